@@ -1,0 +1,345 @@
+"""The configuration: one YAML file, typed sections, dotted overrides, unknown keys refused.
+
+`load_config("x.yaml", ["train.num_workers=4"])` gives a frozen `Config` or raises `ConfigError`, one line per fault.
+"""
+
+import difflib
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from ray_app.errors import ConfigError
+from ray_app.schedule import Schedule, Section, from_scratch
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class StorageConfig(Section):
+    """Where everything is read from and written to."""
+
+    path: str = "runs"
+    """Folder or `s3://bucket/prefix` under which `{name}/` is written."""
+    endpoint: str | None = None
+    """URL of an S3 server that is not AWS. Falls back to AWS_ENDPOINT_URL."""
+    region: str | None = None
+    """Falls back to AWS_REGION and AWS_DEFAULT_REGION."""
+    access_key_id: SecretStr | None = None
+    """Credentials fall back to the environment, the shared credentials file and the instance role."""
+    secret_access_key: SecretStr | None = None
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 5.0
+
+    @model_validator(mode="after")
+    def _both_keys(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key go together: give both or neither")
+        return self
+
+
+class Columns(Section):
+    """The retailer's name for each of our event columns. Optional ones are read when the file has them."""
+
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    timestamp: str = "timestamp"
+    event_type: str = "event_type"
+    quantity: str = "quantity"
+    price: str = "price"
+    order_id: str = "order_id"
+    store_id: str = "store_id"
+
+
+class ItemColumns(Section):
+    """The retailer's name for each of our item columns. All but `item_id` are optional."""
+
+    item_id: str = "item_id"
+    title: str = "title"
+    description: str = "description"
+    brand: str = "brand"
+    category: str = "category"
+    price: str = "price"
+    image: str = "image"
+    available_from: str = "available_from"
+
+
+class SplitConfig(Section):
+    """What is kept for validation and test."""
+
+    kind: Literal["temporal", "leave_one_out"] = "temporal"
+    """temporal: global cutoffs, what a retailer should trust; leave_one_out: the papers' protocol."""
+    validation_days: Annotated[float, Field(gt=0)] = 14.0
+    test_days: Annotated[float, Field(gt=0)] = 14.0
+    """Counted back from the last event."""
+    validation_start: datetime | None = None
+    test_start: datetime | None = None
+    """Cutoffs given outright (UTC where no zone is written) win over the days."""
+
+    @model_validator(mode="after")
+    def _cutoffs(self) -> Self:
+        given = [x if x.tzinfo else x.replace(tzinfo=UTC) for x in (self.validation_start, self.test_start) if x]
+        if len(given) == 1:
+            raise ValueError("validation_start and test_start go together: give both or neither")
+        if len(given) == 2 and given[0] >= given[1]:
+            raise ValueError("validation_start must lie before test_start")
+        return self
+
+
+class DataConfig(Section):
+    """Raw logs and how to read them."""
+
+    events: Paths = ()
+    """Files, folders or globs of parquet, CSV or JSON lines (also gzipped); local or s3://."""
+    format: Literal["auto", "parquet", "csv", "jsonl"] = "auto"
+    items: Paths = ()
+    """The catalogue, in the same formats."""
+    columns: Columns = Columns()
+    item_columns: ItemColumns = ItemColumns()
+    timestamp_unit: Literal["auto", "order", "s", "ms", "us", "ns"] = "auto"
+    """What numbers in the timestamp column mean. "order" is a plain order number per user."""
+    event_types: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Known event types and their weight in the loss; 0 is context only. Unset: all types, weight 1."""
+    now: datetime | None = None
+    """Events later than this are refused as lying in the future; unset, the clock is asked."""
+    max_user_events: Positive = 10_000
+    """More events of one user than this in one part of the split are a robot's: the oldest are quarantined."""
+    max_quarantined_fraction: Fraction = 0.05
+    split: SplitConfig = SplitConfig()
+
+
+class TaskConfig(Section):
+    """What is learned."""
+
+    kind: Literal["recommend"] = "recommend"
+
+
+class ModelConfig(Section):
+    """A causal transformer over item vectors."""
+
+    start_from: str | None = None
+    """Folder or URI of a checkpoint to fine-tune. Unset: the result of `pretrain`, or else random weights."""
+    dim: Positive = 64
+    num_layers: Positive = 1
+    num_heads: Positive = 1
+    feedforward_dim: Positive = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    max_history_len: Positive = 50
+    loss: Literal["softmax", "sampled_softmax"] = "sampled_softmax"
+    num_negatives: Positive = 512
+    """Drawn once per batch and shared by its positions (sampled_softmax)."""
+    logq_correction: bool = True
+    """Subtract log of the expected number of draws from negatives that are not drawn uniformly."""
+    negatives: Literal["uniform", "popularity"] = "uniform"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _heads_divide_dim(self) -> Self:
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim ({self.dim}) must be a multiple of num_heads ({self.num_heads})")
+        return self
+
+
+class TrainConfig(Section):
+    """How the loop runs on the cluster."""
+
+    num_workers: Positive = 1
+    use_gpu: bool = False
+    cpus_per_worker: Positive = 1
+    tokens_per_batch: Positive = 1024
+    """Positions per worker and step; users of similar length share a batch."""
+    window_users: Positive = 2_000_000
+    """Users held in memory by one worker; a larger share of the data is streamed window by window."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast on a GPU that has it, fp32 elsewhere."""
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """Lost workers or nodes after which the run is given up; -1 never."""
+    checkpoint_every_s: Annotated[float, Field(gt=0)] | None = None
+    """Also save in the middle of an epoch, this often; unset: at the end of each epoch."""
+
+
+class PretrainConfig(Section):
+    """A large source log on which the model is trained before the target's own."""
+
+    data: DataConfig = DataConfig()
+    schedule: Schedule = from_scratch()
+
+
+class EvaluateConfig(Section):
+    """Full-catalogue ranking of the test part."""
+
+    k: Annotated[tuple[Positive, ...], Field(min_length=1)] = (5, 10, 20)
+    exclude_seen: bool = True
+    """Whether items of the user's history are taken out of the ranking. Papers differ: never mix the two."""
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    baselines: tuple[
+        Literal["popular", "popular_recent", "personal_frequency", "item_knn", "transitions", "transitions_text"], ...
+    ] = ("popular", "popular_recent", "personal_frequency", "item_knn", "transitions", "transitions_text")
+    scratch: bool = True
+    """Also train the same model from random weights, with `scratch_schedule`, and put it into the table."""
+    scratch_schedule: Schedule = from_scratch()
+    batch_users: Positive = 256
+
+
+class PredictConfig(Section):
+    """Top-k lists for every user."""
+
+    k: Positive = 20
+    exclude_seen: bool = True
+    history: Literal["all", "before_test"] = "all"
+    """before_test: exactly the lists that evaluation scored."""
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "default"
+    storage: StorageConfig = StorageConfig()
+    data: DataConfig = DataConfig()
+    task: TaskConfig = TaskConfig()
+    model: ModelConfig = ModelConfig()
+    schedule: Schedule = Schedule()
+    train: TrainConfig = TrainConfig()
+    pretrain: PretrainConfig | None = None
+    evaluate: EvaluateConfig = EvaluateConfig()
+    predict: PredictConfig = PredictConfig()
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML, without secrets."""
+        return yaml.safe_dump(dump(self), sort_keys=False, allow_unicode=True, width=100)
+
+
+def dump(section: BaseModel) -> dict[str, Any]:
+    """A section as plain JSON types; secrets are left out, so it may be stored and hashed."""
+    plain: dict[str, Any] = section.model_dump(mode="json")
+    for storage in [plain] if isinstance(section, StorageConfig) else [plain.get("storage", {})]:
+        for key in ("access_key_id", "secret_access_key"):
+            storage.pop(key, None)
+    return plain
+
+
+def fingerprint(*parts: object) -> str:
+    """16 hex digits of the SHA-256 of the canonical JSON of `parts` (sections are dumped first)."""
+    plain = [dump(part) if isinstance(part, BaseModel) else part for part in parts]
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read `path`, apply `section.key=value` overrides (values are YAML) and check everything.
+
+    Raises:
+        ConfigError: one line per fault: the path of the key, what was given, what is allowed.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror or error}"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}"]) from None
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{path}: is not YAML: {' '.join(str(error).split())}"]) from None
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise ConfigError([f"{path}: the top level must be a mapping of sections, got {type(raw).__name__}"])
+    config = parse_config(raw)
+    return apply_overrides(config, overrides) if overrides else config
+
+
+def parse_config(raw: dict[str, Any]) -> Config:
+    """Check a plain mapping; raises `ConfigError` as `load_config` does."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError([_describe(fault) for fault in error.errors()]) from None
+
+
+def apply_overrides(config: Config, overrides: list[str] | tuple[str, ...]) -> Config:
+    """A new configuration with `a.b.0.c=value` applied in order, checked as a whole.
+
+    Raises:
+        ConfigError: a key that does not exist, a value that is not allowed, or text that is not `key=value`.
+    """
+    plain = config.model_dump()
+    faults: list[str] = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            faults.append(f"{override}: an override is written key=value, for example train.num_workers=4")
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            faults.append(f"{key}: {text!r} is not YAML: {' '.join(str(error).split())}")
+            continue
+        if fault := _put(plain, key.split("."), value):
+            faults.append(f"{key}: {fault}")
+    if faults:
+        raise ConfigError(faults)
+    return parse_config(plain)
+
+
+def _put(tree: Any, path: list[str], value: object) -> str | None:
+    """Set one leaf of nested dicts and tuples in place; the fault in words, or None."""
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        if isinstance(tree, dict):
+            if last:
+                tree[part] = value
+                return None
+            if part not in tree:
+                return f"unknown key {part!r}; allowed: {', '.join(map(str, tree))}"
+            if tree[part] is None:
+                return f"{'.'.join(path[: depth + 1])} is not set, so nothing below it can be; set it in the file first"
+            if isinstance(tree[part], tuple):
+                tree[part] = list(tree[part])
+            tree = tree[part]
+        elif isinstance(tree, list):
+            if not part.isdigit() or int(part) >= len(tree):
+                return f"{part!r} is not a position in a list of {len(tree)} (counted from 0)"
+            if last:
+                tree[int(part)] = value
+                return None
+            tree = tree[int(part)]
+        else:
+            return f"{'.'.join(path[:depth])} is a plain value and has no key {part!r}"
+    return None
+
+
+def _describe(fault: ErrorDetails) -> str:
+    path = ".".join(str(part) for part in fault["loc"]) or "(top level)"
+    given = fault["input"]
+    if fault["type"] == "extra_forbidden":
+        allowed = list(_section_at(fault["loc"][:-1]).model_fields)
+        near = difflib.get_close_matches(str(fault["loc"][-1]), allowed, n=1)
+        return f"{path}: unknown key{f', did you mean {near[0]!r}?' if near else ';'} allowed: {', '.join(allowed)}"
+    reason = fault["msg"].removeprefix("Value error, ")
+    shown = "a mapping" if isinstance(given, dict | BaseModel) else repr(given)
+    return f"{path}: {reason}" if isinstance(given, dict | BaseModel) else f"{path}: {shown} given; {reason}"
+
+
+def _section_at(path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The section class that stands at `path` of `Config`."""
+    section: type[BaseModel] = Config
+    for part in path:
+        if isinstance(part, str) and part in section.model_fields:
+            section = _section_in(section.model_fields[part].annotation) or section
+    return section
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next((found for arg in get_args(annotation) if (found := _section_in(arg))), None)

@@ -1,0 +1,91 @@
+"""The fine-tuning schedule as data: phases, and in each phase a table of (parameter pattern -> rate or frozen).
+
+The trainer runs it, the search varies it, the checkpoint remembers it, the report explains it.
+"""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _regex(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return pattern
+
+
+class ParamGroup(Section):
+    """Parameters whose name matches `match` (re.search) and no earlier group of the phase."""
+
+    match: Annotated[str, AfterValidator(_regex)]
+    rate: Annotated[float, Field(gt=0)] | Literal["frozen"] = 1.0
+    """Factor on the phase's learning rate, or "frozen"."""
+
+
+class Phase(Section):
+    """One stretch of training with one optimizer. A phase that has `patience` ends with its best weights."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    epochs: Annotated[int, Field(ge=1)]
+    """At most so many."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    groups: Annotated[tuple[ParamGroup, ...], Field(min_length=1)] = (ParamGroup(match=".*"),)
+    """First match wins; a parameter that no group covers, or a group that covers nothing, is an error."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled decay toward zero, on matrices of the head (everything, when training from scratch)."""
+    l2_sp: Annotated[float, Field(ge=0)] = 0.0
+    """Strength of the pull toward the pretrained weights, lambda/2 * |theta - theta0|^2, on the backbone alone."""
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the phase's steps over which the rate rises from zero."""
+    decay: Literal["constant", "cosine"] = "constant"
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Epochs without a better validation metric before the phase ends."""
+
+
+HEAD = Phase(
+    name="head",
+    epochs=10,
+    learning_rate=1e-3,
+    groups=(ParamGroup(match=r"^backbone\.", rate="frozen"), ParamGroup(match=r"^head\.")),
+    patience=2,
+)
+FULL = Phase(
+    name="full",
+    epochs=60,
+    learning_rate=1e-3,
+    groups=(ParamGroup(match=r"^backbone\.", rate=0.3), ParamGroup(match=r"^head\.")),
+    l2_sp=1e-3,
+    patience=6,
+)
+
+
+class Schedule(Section):
+    """Phases in order. The default is the two-phase recipe: the head on a frozen backbone, then everything."""
+
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1)] = (HEAD, FULL)
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Global norm above which gradients are scaled down."""
+    validate_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between validations; patience counts epochs, so it is checked at each validation."""
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Self:
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"phase names must differ, got {names}")
+        return self
+
+
+def from_scratch(epochs: int = 100, learning_rate: float = 1e-3, patience: int = 10) -> Schedule:
+    """One phase that trains everything: what pretraining and the from-scratch comparison use."""
+    return Schedule(phases=(Phase(name="scratch", epochs=epochs, learning_rate=learning_rate, patience=patience),))

@@ -1,0 +1,108 @@
+"""Column names and Arrow schemas: the one place where a column of ours is spelled."""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Part of every dataset fingerprint: raise it when a prepared file changes its meaning."""
+
+
+class Col:
+    """Names of columns in the files we read (after mapping) and write."""
+
+    USER = "user_id"
+    ITEM = "item_id"
+    TIME = "timestamp"
+    EVENT_TYPE = "event_type"
+    QUANTITY = "quantity"
+    PRICE = "price"
+    ORDER = "order_id"
+    STORE = "store_id"
+
+    TITLE = "title"
+    DESCRIPTION = "description"
+    BRAND = "brand"
+    CATEGORY = "category"
+    IMAGE = "image"
+    AVAILABLE_FROM = "available_from"
+
+    ITEM_INDEX = "item_index"
+    TRAIN_COUNT = "train_count"
+
+    ITEMS = "items"
+    TIMES = "times"
+    WEIGHTS = "weights"
+    ORDERS = "orders"
+    NUM_TRAIN = "num_train"
+    NUM_VALIDATION = "num_validation"
+
+    RANK = "rank"
+    SCORE = "score"
+
+    SOURCE = "source"
+    ROW = "row"
+    REASON = "reason"
+    RAW = "raw"
+
+
+PAD = 0
+"""Item index of padding, and of an item that is not in the vocabulary. Real items count from 1."""
+
+
+def sequences_schema(user_type: pa.DataType) -> pa.Schema:
+    """One row per user, events in time order: `num_train` of them, then `num_validation`, then the test part.
+
+    `items` holds item indices (`PAD` for an item outside the vocabulary, never in the train part); `times` microseconds
+    since 1970 UTC, or plain order numbers; `weights` the weight of each event's type; `orders` the ordinal of the order
+    (basket) that the event belongs to, counted from 0 within the user.
+    """
+    return pa.schema(
+        [
+            pa.field(Col.USER, user_type, nullable=False),
+            pa.field(Col.ITEMS, pa.list_(pa.int32()), nullable=False),
+            pa.field(Col.TIMES, pa.list_(pa.int64()), nullable=False),
+            pa.field(Col.WEIGHTS, pa.list_(pa.float32()), nullable=False),
+            pa.field(Col.ORDERS, pa.list_(pa.int32()), nullable=False),
+            pa.field(Col.NUM_TRAIN, pa.int32(), nullable=False),
+            pa.field(Col.NUM_VALIDATION, pa.int32(), nullable=False),
+        ]
+    )
+
+
+def items_schema(item_type: pa.DataType) -> pa.Schema:
+    """One row per item of the vocabulary, in the order of `item_index` (1, 2, 3, ...)."""
+    return pa.schema(
+        [
+            pa.field(Col.ITEM_INDEX, pa.int32(), nullable=False),
+            pa.field(Col.ITEM, item_type, nullable=False),
+            pa.field(Col.TRAIN_COUNT, pa.int64(), nullable=False),
+            pa.field(Col.TITLE, pa.string()),
+            pa.field(Col.DESCRIPTION, pa.string()),
+            pa.field(Col.BRAND, pa.string()),
+            pa.field(Col.CATEGORY, pa.string()),
+            pa.field(Col.PRICE, pa.float64()),
+            pa.field(Col.AVAILABLE_FROM, pa.int64()),
+        ]
+    )
+
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field(Col.SOURCE, pa.string(), nullable=False),
+        pa.field(Col.ROW, pa.int64()),
+        pa.field(Col.REASON, pa.string(), nullable=False),
+        pa.field(Col.RAW, pa.string()),
+    ]
+)
+"""One row per refused row: the file, the row's number in it (from 0; null for a whole file), why, and its text."""
+
+
+def predictions_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
+    """Top-k lists, ids in the retailer's own types; `rank` counts from 1."""
+    return pa.schema(
+        [
+            pa.field(Col.USER, user_type, nullable=False),
+            pa.field(Col.ITEM, item_type, nullable=False),
+            pa.field(Col.RANK, pa.int32(), nullable=False),
+            pa.field(Col.SCORE, pa.float32(), nullable=False),
+        ]
+    )
