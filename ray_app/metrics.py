@@ -1,0 +1,165 @@
+"""Ranking metrics over the full catalogue, per user, with bootstrap intervals.
+
+Scores are float32 `[users, num_items + 1]`; column `PAD` is never ranked. Lists of different lengths are ragged: flat
+values and int64 offsets `[users + 1]`. Ranks and top lists share one order: higher score first, equal scores by lower
+index, and an item at -inf is not ranked at all. Metrics give one value per user, so that slices and intervals can be
+taken afterwards.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+PAD = 0
+"""As `schema.PAD`; written again because metrics import numpy and torch alone."""
+
+Scores = NDArray[np.float32]
+PerUser = NDArray[np.float64]
+Ragged = tuple[NDArray[Any], NDArray[np.int64]]
+Interval = tuple[float, float]
+
+
+def target_ranks(scores: Scores, targets: Ragged, seen: Ragged | None = None) -> Ragged:
+    """The rank of every target, from 1, ragged like `targets`; int64.
+
+    A target that is not ranked (`PAD`, an item in `seen`, a score of -inf) is a miss: rank `num_items + 1`.
+
+    Raises:
+        ValueError: a score is NaN, or a user's targets repeat an item.
+    """
+    values, offsets = targets
+    ranked = _ranked(scores, seen)
+    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    pairs = (users * scores.shape[1] + values)[values != PAD]
+    if len(np.unique(pairs)) < len(pairs):
+        raise ValueError("a user's targets must be distinct items")
+    ranks = np.empty(len(values), np.int64)
+    for position, (user, target) in enumerate(zip(users.tolist(), values.tolist(), strict=True)):
+        row = ranked[user]
+        score = row[target]
+        if score == -np.inf:
+            ranks[position] = scores.shape[1]
+        else:
+            ranks[position] = 1 + np.count_nonzero(row > score) + np.count_nonzero(row[:target] == score)
+    return ranks, offsets
+
+
+def top_k(scores: Scores, k: int, seen: Ragged | None = None) -> tuple[NDArray[np.int32], Scores]:
+    """The `k` best items of each user and their scores, `[users, k]`; short lists end in `PAD` at -inf.
+
+    Raises:
+        ValueError: a score is NaN.
+    """
+    ranked = _ranked(scores, seen)
+    width = min(k, ranked.shape[1])
+    # One more than asked for shows whether the last place is tied; torch breaks ties as it likes.
+    found = torch.topk(torch.from_numpy(ranked), min(width + 1, ranked.shape[1]), dim=1)
+    items, best = found.indices.numpy()[:, :width].copy(), found.values.numpy()
+    last = best[:, width - 1]
+    tied = (best[:, -1] == last) & (last > -np.inf) if best.shape[1] > width else np.zeros(len(best), np.bool_)
+    for user in np.flatnonzero(tied):
+        above = np.count_nonzero(best[user] > last[user])
+        items[user, above:] = np.flatnonzero(ranked[user] == last[user])[: width - above]
+    best = np.take_along_axis(ranked, items, axis=1)
+    order = np.lexsort((items, -best), axis=1)
+    top_items = np.full((len(scores), k), PAD, np.int32)
+    top_scores = np.full((len(scores), k), -np.inf, np.float32)
+    top_scores[:, :width] = np.take_along_axis(best, order, axis=1)
+    top_items[:, :width] = np.where(top_scores[:, :width] > -np.inf, np.take_along_axis(items, order, axis=1), PAD)
+    return top_items, top_scores
+
+
+def _ranked(scores: Scores, seen: Ragged | None) -> Scores:
+    """A copy of `scores` in which everything that may not be ranked stands at -inf."""
+    ranked = np.array(scores, np.float32, order="C")
+    ranked[:, PAD] = -np.inf
+    if ranked.size and np.isnan(ranked.min()):
+        raise ValueError("scores hold NaN: nothing can be ranked by them")
+    if seen is not None:
+        values, offsets = seen
+        ranked[np.repeat(np.arange(len(scores)), np.diff(offsets)), values] = -np.inf
+    return ranked
+
+
+def hit_rate(ranks: Ragged, k: int) -> PerUser:
+    """1 where any target of the user is among the first `k`, else 0; `[users]`."""
+    return np.minimum(_per_user(np.add, ranks, ranks[0] <= k), 1.0)
+
+
+def recall(ranks: Ragged, k: int) -> PerUser:
+    """Share of the user's targets among the first `k`; `[users]`."""
+    return _per_user(np.add, ranks, ranks[0] <= k) / np.diff(ranks[1])
+
+
+def ndcg(ranks: Ragged, k: int) -> PerUser:
+    """Gain 1 / log2(rank + 1) of the targets among the first `k`, over that of the best possible list; `[users]`.
+
+    The best possible list begins with min(k, number of targets) targets (Järvelin and Kekäläinen, 2002, binary gains).
+    """
+    values, offsets = ranks
+    ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
+    gained = _per_user(np.add, ranks, np.where(values <= k, 1 / np.log2(values + 1.0), 0.0))
+    share: PerUser = gained / ideal[np.minimum(np.diff(offsets), k)]
+    return share
+
+
+def mrr(ranks: Ragged) -> PerUser:
+    """1 / rank of the user's best target, without a cutoff; `[users]`."""
+    return 1.0 / _per_user(np.minimum, ranks, ranks[0])
+
+
+def _per_user(reduce: np.ufunc, ragged: Ragged, values: NDArray[Any]) -> PerUser:
+    """`values`, which lie like those of `ragged`, reduced over each user's stretch."""
+    starts, ends = ragged[1][:-1], ragged[1][1:]
+    if (starts == ends).any():
+        raise ValueError("every user must have a target; leave users without one out")
+    return reduce.reduceat(values.astype(np.float64), starts) if len(starts) else np.empty(0)
+
+
+def coverage(lists: NDArray[np.int32], num_items: int) -> float:
+    """Share of the catalogue that is on anybody's list; `lists` is `[users, k]`, cut to the k that is asked about."""
+    return np.count_nonzero(np.unique(lists) != PAD) / num_items
+
+
+def novelty(lists: NDArray[np.int32], train_counts: NDArray[Any]) -> PerUser:
+    """Mean self-information of the items on each list, in bits; `[users]`, 0 for an empty list.
+
+    `train_counts` is `[num_items + 1]`. An item has probability (count + 1) / (all counts + num_items), so that an item
+    without a training event has a finite surprise.
+    """
+    counts = train_counts[1:] + 1.0
+    bits = np.concatenate([[0.0], -np.log2(counts / counts.sum())])
+    means: PerUser = bits[lists].sum(axis=1) / np.maximum(np.count_nonzero(lists != PAD, axis=1), 1)
+    return means
+
+
+def bootstrap_interval(values: NDArray[Any], samples: int, seed: int) -> Interval:
+    """95% percentile interval of the mean over users (Efron, 1979); same seed, same interval.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not len(values):
+        raise ValueError("an interval needs at least one user")
+    low, high = np.quantile(_resampled_means(np.asarray(values, np.float64), samples, seed), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _resampled_means(values: PerUser, samples: int, seed: int) -> PerUser:
+    """Means of `samples` resamples with replacement; `[samples]`."""
+    rng = np.random.default_rng(seed)
+    distinct, counts = np.unique(values, return_counts=True)
+    # A resample is a multinomial draw over distinct values, and metrics of one target take only a handful of them.
+    if len(distinct) <= 1024:
+        drawn = rng.multinomial(len(values), counts / len(values), size=samples)
+        return np.asarray(drawn @ distinct / len(values), np.float64)
+    # One resample at a time: memory stays at a few arrays of the number of users.
+    return np.array([values[rng.integers(len(values), size=len(values))].mean() for _ in range(samples)])
+
+
+def paired_difference(a: NDArray[Any], b: NDArray[Any], samples: int, seed: int) -> tuple[float, float, float]:
+    """Mean of `a - b` over the same users, with the low and high end of its 95% bootstrap interval."""
+    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    return (float(difference.mean()), *bootstrap_interval(difference, samples, seed))
