@@ -39,7 +39,8 @@ class StorageConfig(Section):
     access_key_id: SecretStr | None = None
     """Credentials fall back to the environment, the shared credentials file and the instance role."""
     secret_access_key: SecretStr | None = None
-    connect_timeout_s: Annotated[float, Field(gt=0)] = 5.0
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 4.0
+    """Twice this is what a wrong endpoint costs before it is reported."""
 
     @model_validator(mode="after")
     def _both_keys(self) -> Self:
@@ -165,8 +166,8 @@ class TrainConfig(Section):
     """auto: bf16 autocast on a GPU that has it, fp32 elsewhere."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Lost workers or nodes after which the run is given up; -1 never."""
-    checkpoint_every_s: Annotated[float, Field(gt=0)] | None = None
-    """Also save in the middle of an epoch, this often; unset: at the end of each epoch."""
+    checkpoint_every_steps: Positive | None = None
+    """Also save inside an epoch, this often; unset: at the end of each epoch alone."""
 
 
 class PretrainConfig(Section):

@@ -123,10 +123,10 @@ class S3Files:
 
     def delete_tree(self, uri: str) -> None:
         """Remove an object, and all below it as a folder; nothing happens when there is none."""
-        with self._request(uri) as (client, bucket, key):
-            name = key.rstrip("/")
-            if not name:
-                raise StorageError(f"{uri}: refused to delete a whole bucket")
+        name = bucket_and_key(uri)[1].rstrip("/")
+        if not name:
+            raise StorageError(f"{uri}: refused to delete a whole bucket")
+        with self._request(uri) as (client, bucket, _):
             client.delete_object(Bucket=bucket, Key=name)
             # A page has at most 1000 keys, which is also the most that one deletion may name.
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{name}/"):
