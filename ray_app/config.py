@@ -336,11 +336,11 @@ def _section_at(path: tuple[int | str, ...]) -> type[BaseModel]:
     section: type[BaseModel] = Config
     for part in path:
         if isinstance(part, str) and part in section.model_fields:
-            section = _section_in(section.model_fields[part].annotation) or section
+            section = section_in(section.model_fields[part].annotation) or section
     return section
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
+def section_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type):
         return annotation if issubclass(annotation, BaseModel) else None
-    return next((found for arg in get_args(annotation) if (found := _section_in(arg))), None)
+    return next((found for arg in get_args(annotation) if (found := section_in(arg))), None)

@@ -1,0 +1,94 @@
+"""A checkpoint folder: tensors in safetensors, settings in JSON, and a manifest with the hash of every file."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ray_app.errors import UserError
+
+CONFIG_FILE = "config.json"
+MANIFEST_FILE = "manifest.json"
+PACKAGES = ("ray", "torch", "numpy", "pyarrow", "safetensors")
+
+
+class CheckpointError(UserError):
+    """A checkpoint is damaged, incomplete, or made for another model."""
+
+    exit_code = 5
+
+
+def seal(folder: Path, config: dict[str, Any], **facts: Any) -> None:
+    """Write `config.json` and, last, `manifest.json` with the SHA-256 of every file and where it all came from.
+
+    Args:
+        folder: holds the other files already.
+        config: the resolved configuration, without secrets.
+        facts: what else the manifest should say (dataset fingerprint, metrics, ...).
+    """
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1))
+    files = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    files.pop(MANIFEST_FILE, None)
+    manifest = {"files": files, "versions": _versions(), "git_commit": _git_commit(), **facts}
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved configuration that the checkpoint was made with."""
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: not a checkpoint, it has no {CONFIG_FILE}") from None
+    except ValueError:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: damaged, not JSON") from None
+    return config
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Check every file's hash and return the manifest.
+
+    Raises:
+        CheckpointError: a file is missing or has other bytes than when it was sealed.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: not a checkpoint, it has no {MANIFEST_FILE}") from None
+    except ValueError:
+        raise CheckpointError(f"{folder / MANIFEST_FILE}: damaged, not JSON") from None
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing, though the checkpoint's manifest lists it")
+        if _sha256(path) != expected:
+            raise CheckpointError(f"{path}: its bytes differ from the manifest; fetch the checkpoint again")
+    return manifest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@lru_cache
+def _git_commit() -> str | None:
+    """The commit of this code, or None where it is not run from a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None

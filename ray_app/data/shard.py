@@ -1,0 +1,80 @@
+"""One worker's share of the users: read once where it fits in memory, streamed window by window where it does not."""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from ray_app.data.batches import Batch, cut_windows, num_steps, training_batches
+from ray_app.data.dataset import Dataset
+from ray_app.data.sequences import Histories
+
+Read = Callable[[list[str]], Iterator[pa.Table]]
+"""Reads sequence parts by URI, in order."""
+
+
+def share_of(dataset: Dataset, rank: int, world_size: int) -> list[str]:
+    """URIs of the parts that worker `rank` reads.
+
+    The assignment is fixed, where Ray's `streaming_split` hands a block to whoever asks first: two runs with the same
+    seed and number of workers must see the same data in the same order.
+    """
+    return dataset.part_uris[rank::world_size]
+
+
+def steps_per_epoch(dataset: Dataset, world_size: int, tokens_per_batch: int) -> int:
+    """Steps of every worker's epoch: as many as the largest share needs."""
+    targets = [part.train_targets for part in dataset.manifest.parts]
+    return num_steps(max(sum(targets[rank::world_size]) for rank in range(world_size)), tokens_per_batch)
+
+
+class Shard:
+    """Histories of one worker's users, in windows of at most `window_users`."""
+
+    def __init__(self, uris: list[str], num_positions: int, read: Read, window_users: int) -> None:
+        self._uris = uris
+        self._num_positions = num_positions
+        self._read = read
+        self._window_users = window_users
+        self._kept: Histories | None = None
+
+    def windows(self) -> Iterator[Histories]:
+        """All users, window by window; a single window is read once and kept."""
+        if self._kept is not None:
+            yield self._kept
+            return
+        number = 0
+        for number, window in enumerate(self._stream(), start=1):  # noqa: B007
+            yield window
+        if number == 1:
+            self._kept = window
+
+    def batches(
+        self, steps: int, max_history_len: int, rng: np.random.Generator, first: int
+    ) -> Iterator[Batch]:
+        """Every training position once, in exactly `steps` batches, without the first `first` of them."""
+        positions, taken = 0, 0
+        for histories in self.windows():
+            cut = cut_windows(histories.train(), histories.train_weights(), max_history_len)
+            positions += cut.num_positions
+            until = round(steps * positions / self._num_positions) if self._num_positions else steps
+            share = until - taken
+            if share:
+                yield from training_batches(cut, share, rng, min(max(first - taken, 0), share))
+            taken = until
+
+    def _stream(self) -> Iterator[Histories]:
+        pending: list[pa.Table] = []
+        users = 0
+        for table in self._read(self._uris):
+            pending.append(table)
+            users += len(table)
+            while users >= self._window_users:
+                joined = pa.concat_tables(pending)
+                for start, stop in pairwise(range(0, len(joined) + 1, self._window_users)):
+                    yield Histories.from_tables([joined.slice(start, stop - start)])
+                rest = len(joined) // self._window_users * self._window_users
+                pending, users = [joined.slice(rest)], len(joined) - rest
+        if users:
+            yield Histories.from_tables(pending)

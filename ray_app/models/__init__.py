@@ -1,0 +1,1 @@
+"""Networks and losses: plain torch, no Ray, no data access."""

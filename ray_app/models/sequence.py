@@ -1,0 +1,151 @@
+"""The sequence model: a causal transformer over item vectors (the SASRec family).
+
+Every parameter belongs to `backbone` (what a checkpoint brings: the blocks, the positions, the vectors of items it
+knows) or to `head` (what is new for this catalogue: vectors of items it has never seen, a bias for every item).
+Item vectors are tied: the same table reads the history and scores the catalogue.
+
+Sources: Kang & McAuley 2018 (SASRec, arXiv 1808.09781); pre-norm and sampled softmax after Petrov & Macdonald 2023
+(gSASRec, arXiv 2308.07192) and Klenitskiy & Vasilev 2023 (arXiv 2309.07602).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+INIT_STD = 0.02
+
+
+@dataclass(frozen=True)
+class SequenceShape:
+    """Sizes that fix the parameters of a `SequenceModel`."""
+
+    dim: int
+    num_layers: int
+    num_heads: int
+    feedforward_dim: int
+    max_history_len: int
+
+
+class Block(nn.Module):
+    """Pre-norm causal self-attention and a gated feed-forward (SwiGLU, Shazeer 2020)."""
+
+    def __init__(self, shape: SequenceShape, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = shape.num_heads
+        self.dropout = dropout
+        self.attention_norm = nn.LayerNorm(shape.dim)
+        self.query_key_value = nn.Linear(shape.dim, 3 * shape.dim)
+        self.attention_out = nn.Linear(shape.dim, shape.dim)
+        self.feedforward_norm = nn.LayerNorm(shape.dim)
+        self.feedforward_in = nn.Linear(shape.dim, shape.feedforward_dim)
+        self.feedforward_out = nn.Linear(shape.feedforward_dim, shape.dim)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`[batch, history, dim]` to the same."""
+        batch, history, dim = hidden.shape
+        heads = self.query_key_value(self.attention_norm(hidden))
+        query, key, value = heads.view(batch, history, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mixed = mixed.transpose(1, 2).reshape(batch, history, dim)
+        hidden = hidden + self._drop(self.attention_out(mixed))
+        inner = self._drop(functional.gelu(self.feedforward_in(self.feedforward_norm(hidden))))
+        return hidden + self._drop(self.feedforward_out(inner))
+
+    def _drop(self, value: Tensor) -> Tensor:
+        return functional.dropout(value, self.dropout, self.training)
+
+
+class Backbone(nn.Module):
+    """Reads item vectors, gives one vector per position: what will be wanted next."""
+
+    def __init__(self, shape: SequenceShape, num_known: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.items = nn.Embedding(num_known, shape.dim)
+        self.positions = nn.Embedding(shape.max_history_len, shape.dim)
+        self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.num_layers))
+        self.norm = nn.LayerNorm(shape.dim)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """`[batch, history, dim]` to the same; position t depends on positions up to t alone."""
+        hidden = vectors + self.positions.weight[: vectors.shape[1]]
+        hidden = functional.dropout(hidden, self.dropout, self.training)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.norm(hidden)
+
+
+class Head(nn.Module):
+    """What the target catalogue adds: vectors of items that the backbone does not know, a bias for every item."""
+
+    def __init__(self, dim: int, num_new: int, num_items: int) -> None:
+        super().__init__()
+        self.items = nn.Embedding(num_new, dim)
+        self.bias = nn.Parameter(torch.zeros(num_items))
+
+
+class SequenceModel(nn.Module):
+    """Scores every item of a catalogue after every position of a history.
+
+    Items have indices 1..num_items; 0 is padding. `row_of_item[i - 1]` is the row of item i in the joined table
+    (`backbone.items` first, then `head.items`).
+    """
+
+    row_of_item: Tensor
+
+    def __init__(self, shape: SequenceShape, row_of_item: Tensor, num_known: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        num_items = len(row_of_item)
+        self.shape = shape
+        self.num_items = num_items
+        self.num_known = num_known
+        self.backbone = Backbone(shape, num_known, dropout)
+        self.head = Head(shape.dim, num_items - num_known, num_items)
+        self.register_buffer("row_of_item", row_of_item.to(torch.int64))
+        self.apply(_initialize)
+
+    def vectors(self, items: Tensor) -> Tensor:
+        """Vectors of item indices (padding gives some item's vector; a causal reader never sees it): `[..., dim]`."""
+        rows = self.row_of_item[(items - 1).clamp_min(0)]
+        if self.num_known == 0:
+            return self.head.items(rows)
+        if self.num_known == self.num_items:
+            return self.backbone.items(rows)
+        known = rows < self.num_known
+        from_backbone = self.backbone.items(torch.where(known, rows, 0))
+        from_head = self.head.items(torch.where(known, 0, rows - self.num_known))
+        return torch.where(known.unsqueeze(-1), from_backbone, from_head)
+
+    def bias(self, items: Tensor) -> Tensor:
+        """Bias of item indices, `[...]`."""
+        return self.head.bias[(items - 1).clamp_min(0)]
+
+    def table(self) -> Tensor:
+        """Vectors of all items in the order of their index, `[num_items, dim]`."""
+        joined = torch.cat([self.backbone.items.weight, self.head.items.weight])
+        return joined[self.row_of_item]
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Item indices `[batch, history]`, padded on the right, to query vectors `[batch, history, dim]`."""
+        return self.backbone(self.vectors(items))  # type: ignore[no-any-return]
+
+    def scores(self, items: Tensor, lengths: Tensor, table: Tensor | None = None) -> Tensor:
+        """Score of every item after each history: `[batch, num_items + 1]`, column 0 (padding) is -inf.
+
+        An empty history is scored by the bias alone. `table` is `self.table()`, handed in when it is used often.
+        """
+        hidden = self(items)
+        last = hidden[torch.arange(len(items), device=items.device), (lengths - 1).clamp_min(0)]
+        last = last * (lengths > 0).unsqueeze(-1)
+        table = self.table() if table is None else table
+        logits = torch.addmm(self.head.bias.to(last.dtype), last, table.T.to(last.dtype)).float()
+        return functional.pad(logits, (1, 0), value=float("-inf"))
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=INIT_STD)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,1 @@
+"""The one training loop: phases, regularizers, checkpoints, Ray Train around it."""

@@ -1,0 +1,282 @@
+"""The one training loop, for every task and phase. Plain torch: it runs the same with and without Ray.
+
+It knows no domain word; what it needs of a task is in `Task`.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ray_app.errors import TrainingError
+from ray_app.schedule import Phase, Schedule
+from ray_app.training.optimizer import assign_rates, build_optimizer, freeze, pull, rate_factor
+from ray_app.training.snapshot import Progress, Snapshot
+from ray_app.training.world import World
+
+CHECK_EVERY = 50
+"""Steps between looks at the loss: looking makes the accelerator wait."""
+
+
+class Task(Protocol):
+    """What is trained: a model, its batches, its loss and its validation, all for this worker's share of the data."""
+
+    model: nn.Module
+    metric: str
+    """Key of `validate()` that early stopping watches; higher is better."""
+    steps_per_epoch: int
+    """The same on every worker."""
+    reference: dict[str, Tensor]
+    """Pretrained values by parameter name (what L2-SP pulls toward); empty when training from scratch."""
+    memory_settings: dict[str, object]
+    """Settings that an out-of-memory message tells the user to lower, with their present values."""
+
+    def batches(self, rng: np.random.Generator, first: int) -> Iterator[Any]:
+        """The epoch's batches from number `first` on; the rest of `steps_per_epoch` batches exactly."""
+
+    def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Sum of the loss over the batch's targets, and their count (weights summed)."""
+
+    def validate(self) -> dict[str, tuple[float, float]]:
+        """(sum, count) of each metric over this worker's users."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How the loop runs, apart from the schedule."""
+
+    seed: int = 0
+    bf16: bool = False
+    checkpoint_every_steps: int | None = None
+
+
+Report = Callable[[dict[str, float | str], Snapshot], None]
+"""Called by every worker equally often: at the end of each epoch with its record, inside an epoch with no record."""
+
+
+def fit(
+    task: Task, schedule: Schedule, settings: LoopSettings, world: World, report: Report, start: Snapshot | None = None
+) -> Progress:
+    """Run every phase; the model ends with the best weights that validation saw.
+
+    Args:
+        task: the model is trained in place.
+        schedule: phases to run.
+        settings: seed, precision, checkpoint frequency.
+        world: this worker's place.
+        report: where progress and snapshots go.
+        start: a snapshot to go on from, as `report` was given it.
+
+    Raises:
+        TrainingError: non-finite loss, out of memory, a group that does not fit the model.
+    """
+    loop = _Loop(task, schedule, settings, world, report)
+    if start is None:
+        loop.begin()
+    else:
+        loop.resume(start)
+    while loop.progress.phase < len(schedule.phases):
+        loop.run_phase(None if start is None else start.optimizer)
+        start = None
+    return loop.progress
+
+
+class _Step(nn.Module):
+    """One forward pass with its loss, so that DDP sees the whole of it."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model = task.model
+        self._loss = task.loss
+
+    def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        return self._loss(batch)
+
+
+class _Loop:
+    def __init__(self, task: Task, schedule: Schedule, settings: LoopSettings, world: World, report: Report) -> None:
+        self.task, self.schedule, self.settings, self.world, self.report = task, schedule, settings, world, report
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+
+    def begin(self) -> None:
+        """Measure pretrained weights before anything moves: later epochs must beat them."""
+        if self.task.reference:
+            metrics = self._validate()
+            self.progress.best = metrics[f"val/{self.task.metric}"]
+            self.progress.records.append({"phase": "start", "epoch": 0, **metrics})
+            self._keep_best()
+
+    def resume(self, start: Snapshot) -> None:
+        self.progress = start.progress
+        self.best = start.best
+        self.task.model.load_state_dict(start.model)
+
+    def run_phase(self, optimizer_state: dict[str, Tensor] | None) -> None:
+        phase = self.schedule.phases[self.progress.phase]
+        model = self.task.model.train()
+        rates = assign_rates(model, phase)
+        freeze(model, rates)
+        optimizer = build_optimizer(model, phase, rates, decay_all=not self.task.reference)
+        if optimizer_state:
+            Snapshot.load_optimizer(optimizer, model, optimizer_state)
+        step = self.world.wrap(_Step(self.task))
+        number = self.progress.phase
+        while self.progress.phase == number:
+            record = self._run_epoch(phase, step, optimizer)
+            self._end_epoch(phase, record)
+            over = self.progress.phase != number
+            self.report(record, self._snapshot(None if over else optimizer))
+
+    def _run_epoch(self, phase: Phase, step: nn.Module, optimizer: Optimizer) -> dict[str, float | str]:
+        task, progress = self.task, self.progress
+        clock = _Clock()
+        total_steps = phase.epochs * task.steps_per_epoch
+        reference = self._reference(phase)
+        batches = iter(task.batches(self._rng(), progress.step))
+        self._reseed()
+        unchecked: list[Tensor] = []
+        while progress.step < task.steps_per_epoch:
+            with clock.waiting():
+                batch = next(batches)
+            factor = rate_factor(phase, progress.epoch * task.steps_per_epoch + progress.step, total_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            unchecked.append(self._take_step(step, optimizer, batch))
+            if reference:
+                pull(optimizer, reference, phase.l2_sp)
+            progress.step += 1
+            at_checkpoint = self._is_checkpoint(progress.step)
+            if len(unchecked) == CHECK_EVERY or at_checkpoint or progress.step == task.steps_per_epoch:
+                self._check(phase, unchecked)
+                unchecked.clear()
+            if at_checkpoint:
+                self.report({}, self._snapshot(optimizer))
+                self._reseed()
+        seconds = clock.seconds()
+        loss = self.world.sum(torch.tensor([progress.loss_sum, progress.loss_count], dtype=torch.float64))
+        return {
+            "phase": phase.name,
+            "epoch": progress.epoch + 1,
+            "train/loss": (loss[0] / loss[1].clamp_min(1)).item(),
+            "train/learning_rate": phase.learning_rate * factor,
+            "train/step_time_s": seconds / task.steps_per_epoch,
+            "train/targets_per_s": loss[1].item() / seconds,
+            "data/wait_s": clock.waited,
+        }
+
+    def _take_step(self, step: nn.Module, optimizer: Optimizer, batch: Any) -> Tensor:
+        """One optimizer step; (loss sum, count) of this worker, still on the device."""
+        device = self.world.device
+        try:
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.bf16):
+                loss, count = step(batch)
+            local = torch.stack([loss.detach().double(), count.double()])
+            everywhere = self.world.sum(count.double().clone()) if self.world.size > 1 else count
+            # DDP averages over workers; the mean over all targets is the sum times size over the global count.
+            (loss * (self.world.size / everywhere.clamp_min(1e-12))).backward()
+            if self.schedule.clip_norm is not None:
+                trained = [p for group in optimizer.param_groups for p in group["params"]]
+                nn.utils.clip_grad_norm_(trained, self.schedule.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        except torch.OutOfMemoryError as error:
+            settings = ", ".join(f"{name} (now {value})" for name, value in self.task.memory_settings.items())
+            raise TrainingError(f"out of memory in step {self.progress.step}; lower {settings}") from error
+        return local
+
+    def _check(self, phase: Phase, losses: list[Tensor]) -> None:
+        """Add the losses to the epoch's sums, unless one is not finite."""
+        table = torch.stack(losses).cpu()
+        bad = (~torch.isfinite(table[:, 0])).nonzero()
+        if len(bad):
+            step = self.progress.step - len(losses) + int(bad[0])
+            raise TrainingError(
+                f"the loss is not finite in phase {phase.name!r}, epoch {self.progress.epoch + 1}, step {step}; "
+                f"the last checkpoint was taken {self.progress.last_saved or 'never'}. Lower "
+                f"schedule.phases.{self.progress.phase}.learning_rate (now {phase.learning_rate}) "
+                f"or schedule.clip_norm (now {self.schedule.clip_norm})"
+            )
+        self.progress.loss_sum += table[:, 0].sum().item()
+        self.progress.loss_count += table[:, 1].sum().item()
+
+    def _end_epoch(self, phase: Phase, record: dict[str, float | str]) -> None:
+        """Validate, keep the best weights, and move on to the next epoch or phase."""
+        progress = self.progress
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.loss_sum = progress.loss_count = 0.0
+        last = progress.epoch == phase.epochs
+        if progress.epoch % self.schedule.validate_every == 0 or last:
+            metrics = self._validate()
+            record.update(metrics)
+            value = metrics[f"val/{self.task.metric}"]
+            if progress.best is None or value > progress.best:
+                progress.best, progress.best_epoch = value, progress.epoch
+                self._keep_best()
+            stale = progress.epoch - progress.best_epoch
+            last = last or (phase.patience is not None and stale >= phase.patience)
+        progress.records.append(record)
+        if last:
+            if phase.patience is not None and self.best:
+                self.task.model.load_state_dict(self.best)
+            progress.phase, progress.epoch, progress.best_epoch = progress.phase + 1, 0, 0
+
+    def _validate(self) -> dict[str, float]:
+        self.task.model.eval()
+        began = time.perf_counter()
+        with torch.no_grad():
+            metrics = self.world.sum_counts(self.task.validate())
+        self.task.model.train()
+        return {f"val/{name}": value for name, value in metrics.items()} | {"val/time_s": time.perf_counter() - began}
+
+    def _keep_best(self) -> None:
+        self.best = {name: value.detach().to("cpu", copy=True) for name, value in self.task.model.state_dict().items()}
+
+    def _reference(self, phase: Phase) -> dict[int, Tensor]:
+        if not phase.l2_sp:
+            return {}
+        named = dict(self.task.model.named_parameters())
+        return {id(named[name]): value.to(self.world.device) for name, value in self.task.reference.items()}
+
+    def _rng(self) -> np.random.Generator:
+        """Order of the epoch's batches: a function of seed, place and rank, so that a resumed run repeats it."""
+        return np.random.default_rng(
+            [self.settings.seed, self.progress.phase, self.progress.epoch, self.world.size, self.world.rank]
+        )
+
+    def _reseed(self) -> None:
+        """Dropout and sampling too: reseeded at each epoch and checkpoint, so that nothing random needs saving."""
+        place = [self.settings.seed, self.progress.phase, self.progress.epoch, self.progress.step, self.world.rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+
+    def _is_checkpoint(self, step: int) -> bool:
+        every = self.settings.checkpoint_every_steps
+        return every is not None and step % every == 0 and step < self.task.steps_per_epoch
+
+    def _snapshot(self, optimizer: Optimizer | None) -> Snapshot:
+        return Snapshot.take(self.task.model, optimizer, self.best, self.progress)
+
+
+class _Clock:
+    """Wall time of an epoch, and how much of it was spent waiting for data."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.waited = 0.0
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    def waiting(self) -> "_Clock":
+        return self
+
+    def __enter__(self) -> None:
+        self._entered = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.waited += time.perf_counter() - self._entered

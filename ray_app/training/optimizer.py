@@ -1,0 +1,104 @@
+"""From a phase's table of patterns to an optimizer: which parameters move, how fast, and what they are held to."""
+
+import math
+import re
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ray_app.errors import TrainingError
+from ray_app.schedule import Phase
+
+BACKBONE = "backbone."
+
+
+def assign_rates(model: nn.Module, phase: Phase) -> dict[str, float | None]:
+    """Learning rate of each parameter by name, None where it is frozen. First matching group wins.
+
+    Raises:
+        TrainingError: a parameter that no group covers, or a group that covers no parameter.
+    """
+    rates: dict[str, float | None] = {}
+    used = [False] * len(phase.groups)
+    for name, parameter in model.named_parameters():
+        matching = (i for i, group in enumerate(phase.groups) if re.search(group.match, name))
+        index = next(matching, None)
+        if index is None:
+            patterns = ", ".join(group.match for group in phase.groups)
+            raise TrainingError(
+                f"phase {phase.name!r}: no group covers parameter {name!r}; patterns: {patterns}. "
+                "Add a group for it to schedule.phases.*.groups, if need be with rate: frozen"
+            )
+        used[index] = True
+        rate = phase.groups[index].rate
+        # An empty tensor (a catalogue without new items) counts as covered but has nothing to learn.
+        rates[name] = None if rate == "frozen" or parameter.numel() == 0 else rate * phase.learning_rate
+    for group, was_used in zip(phase.groups, used, strict=True):
+        if not was_used and not any(re.search(group.match, name) for name in rates):
+            raise TrainingError(
+                f"phase {phase.name!r}: the pattern {group.match!r} matches no parameter; "
+                f"parameters: {', '.join(rates)}"
+            )
+    return rates
+
+
+def freeze(model: nn.Module, rates: dict[str, float | None]) -> None:
+    """Let gradients flow to the parameters that have a rate, and put norm layers that are frozen into eval mode."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(rates[name] is not None)
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and own and not any(p.requires_grad for p in own):
+            module.eval()
+
+
+def build_optimizer(model: nn.Module, phase: Phase, rates: dict[str, float | None], decay_all: bool) -> Optimizer:
+    """One parameter group per (rate, decay). Plain weight decay falls on matrices of the head alone, since the
+    backbone is held by L2-SP; with `decay_all` (training from scratch) on every matrix.
+    """
+    groups: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in model.named_parameters():
+        rate = rates[name]
+        if rate is None:
+            continue
+        decays = parameter.ndim > 1 and (decay_all or not name.startswith(BACKBONE))
+        groups.setdefault((rate, phase.weight_decay if decays else 0.0), []).append((name, parameter))
+    if not groups:
+        raise TrainingError(f"phase {phase.name!r}: every parameter is frozen, so there is nothing to train")
+    described = [
+        {"params": members, "lr": rate, "base_lr": rate, "weight_decay": decay}
+        for (rate, decay), members in groups.items()
+    ]
+    if phase.optimizer == "sgd":
+        return torch.optim.SGD(described, lr=phase.learning_rate, momentum=0.9)
+    return torch.optim.AdamW(described, lr=phase.learning_rate, fused=True)
+
+
+def rate_factor(phase: Phase, step: int, total_steps: int) -> float:
+    """Factor on all learning rates at `step` (from 0) of the phase's `total_steps`: linear warm-up, then decay."""
+    warmup_steps = math.ceil(phase.warmup * total_steps)
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    if phase.decay == "constant":
+        return 1.0
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@torch.no_grad()
+def pull(optimizer: Optimizer, reference: dict[int, Tensor], strength: float) -> None:
+    """L2-SP (Li et al. 2018, arXiv 1802.01483): theta <- theta - rate * strength * (theta - theta0).
+
+    Decoupled from the gradient, as AdamW decouples weight decay, so that Adam's scaling does not undo it.
+
+    Args:
+        optimizer: gives each parameter its present rate.
+        reference: theta0 by `id` of the parameter.
+        strength: lambda.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            origin = reference.get(id(parameter))
+            if origin is not None:
+                parameter.lerp_(origin, min(1.0, group["lr"] * strength))

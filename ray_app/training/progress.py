@@ -1,0 +1,97 @@
+"""Progress that a person can watch: workers post epochs to a board, the driver shows them and writes TensorBoard files."""
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray.actor import ActorHandle
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ray_app.schedule import Schedule
+from ray_app.storage import Storage
+
+POLL_S = 0.3
+Record = dict[str, float | str]
+
+
+class Board:
+    """Keeps the records that workers post until the driver takes them. Run as a Ray actor without a CPU."""
+
+    def __init__(self) -> None:
+        self._records: list[Record] = []
+
+    def post(self, record: Record) -> None:
+        """Add one epoch."""
+        self._records.append(record)
+
+    def take(self) -> list[Record]:
+        """All records since the last call."""
+        taken, self._records = self._records, []
+        return taken
+
+
+@contextmanager
+def watched(title: str, schedule: Schedule, metric: str, console: Console, storage: Storage, uri: str) -> Iterator[ActorHandle]:
+    """A board whose records appear on `console`, one line per epoch, and as TensorBoard files under `uri`."""
+    board = ray.remote(num_cpus=0)(Board).remote()
+    done = threading.Event()
+    with tempfile.TemporaryDirectory() as folder:
+        thread = threading.Thread(
+            target=_show, args=(board, done, title, schedule, metric, console, Path(folder)), daemon=True
+        )
+        thread.start()
+        try:
+            yield board
+        finally:
+            done.set()
+            thread.join()
+            ray.kill(board)
+            if any(Path(folder).iterdir()):
+                storage.upload_folder(folder, uri)
+
+
+def _show(
+    board: ActorHandle, done: threading.Event, title: str, schedule: Schedule, metric: str, console: Console, folder: Path
+) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    names = [phase.name for phase in schedule.phases]
+    epochs = {phase.name: phase.epochs for phase in schedule.phases}
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} epochs"))
+    best, number = None, 0
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task(title, total=sum(epochs.values()))
+        writer: SummaryWriter | None = None
+        while True:
+            last_look = done.is_set()
+            for record in ray.get(board.take.remote()):
+                number += 1
+                value = record.get(f"val/{metric}")
+                is_best = isinstance(value, float) and (best is None or value > best)
+                best = value if is_best else best
+                console.print(describe(title, epochs, metric, record, is_best), highlight=False)
+                earlier = sum(epochs[name] for name in names[: names.index(str(record["phase"]))])
+                bars.update(bar, completed=earlier + int(record["epoch"]))
+                writer = writer or SummaryWriter(str(folder))
+                for name, scalar in record.items():
+                    if isinstance(scalar, float):
+                        writer.add_scalar(name, scalar, number)
+            if last_look:
+                break
+            done.wait(POLL_S)
+        if writer is not None:
+            writer.close()
+
+
+def describe(title: str, epochs: dict[str, int], metric: str, record: Record, is_best: bool) -> str:
+    """One epoch in one line."""
+    phase = str(record["phase"])
+    parts = [f"{title} {phase} {record['epoch']}/{epochs[phase]}", f"loss {record['train/loss']:.4f}"]
+    if f"val/{metric}" in record:
+        parts.append(f"val {metric} {record[f'val/{metric}']:.4f}{' *' if is_best else ''}")
+    parts.append(f"{float(record['train/targets_per_s']):,.0f} targets/s")
+    return "  ".join(parts)

@@ -1,0 +1,106 @@
+"""One training run: what it is made of, the key that follows from it, and the folder its result is published in."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+
+from ray_app import checkpoint
+from ray_app.config import Config, dump, fingerprint
+from ray_app.data.dataset import Dataset
+from ray_app.schedule import Schedule
+from ray_app.storage import Storage, join
+from ray_app.tasks.recommend import ITEMS_FILE, MODEL_FILE, TrainedModel, load_model
+from ray_app.training.snapshot import Snapshot
+
+RECORDS_FILE = "records.json"
+Role = Literal["pretrain", "finetune", "scratch"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run is known by its inputs: the same inputs have the same key, so a second run finds the first one's result."""
+
+    role: Role
+    config: Config
+    schedule: Schedule
+    dataset: Dataset
+    start_from: str | None = None
+    """Folder of the checkpoint whose weights this run begins with."""
+
+    @property
+    def storage(self) -> Storage:
+        """Where the run reads and writes."""
+        return self.dataset.storage
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of everything that the result depends on."""
+        train = dump(self.config.train)
+        train.pop("max_failures")
+        start = None
+        if self.start_from:
+            manifest = self.storage.read_bytes(join(self.start_from, checkpoint.MANIFEST_FILE))
+            start = json.loads(manifest)["files"]
+        exclude_seen = self.config.evaluate.exclude_seen
+        return fingerprint(self.config.model, self.schedule, train, self.dataset.manifest.fingerprint, start, exclude_seen)
+
+    @property
+    def name(self) -> str:
+        """Role and key: what Ray Train calls the run."""
+        return f"{self.role}-{self.key}"
+
+    @property
+    def uri(self) -> str:
+        """The folder of the published result."""
+        return join(self.storage.root(self.config.name), self.role, self.key)
+
+    @property
+    def work_uri(self) -> str:
+        """The folder under which Ray Train keeps the run's checkpoints."""
+        return join(self.storage.root(self.config.name), "runs")
+
+    def is_published(self) -> bool:
+        """Whether the result is complete: its manifest is written last."""
+        return self.storage.exists(join(self.uri, checkpoint.MANIFEST_FILE))
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Write the inference checkpoint: weights, item index, training records, configuration, hashes."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            snapshot.save_model(folder / MODEL_FILE)
+            pq.write_table(self.dataset.items(), folder / ITEMS_FILE, compression="zstd")
+            (folder / RECORDS_FILE).write_text(json.dumps(snapshot.progress.records))
+            config = dump(self.config.model_copy(update={"schedule": self.schedule}))
+            checkpoint.seal(folder, config, role=self.role, dataset=self.dataset.uri, best=snapshot.progress.best)
+            sealed = folder / checkpoint.MANIFEST_FILE
+            manifest = sealed.read_bytes()
+            sealed.unlink()
+            self.storage.upload_folder(folder, self.uri)
+            self.storage.write_bytes(join(self.uri, checkpoint.MANIFEST_FILE), manifest)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One record per epoch of a published run."""
+        records: list[dict[str, Any]] = json.loads(self.storage.read_bytes(join(self.uri, RECORDS_FILE)))
+        return records
+
+
+def load_trained(storage: Storage, uri: str) -> TrainedModel:
+    """Fetch a published checkpoint, check its hashes and rebuild the model on the CPU."""
+    with fetched(storage, uri) as folder:
+        checkpoint.verify(folder)
+        return load_model(folder)
+
+
+@contextmanager
+def fetched(storage: Storage, uri: str) -> Iterator[Path]:
+    """A local copy of a folder, for as long as the context lasts."""
+    with tempfile.TemporaryDirectory() as name:
+        storage.download_folder(uri, name)
+        yield Path(name)

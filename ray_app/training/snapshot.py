@@ -1,0 +1,90 @@
+"""Everything a run needs to go on exactly where it was: weights, best weights, optimizer and place. No pickle."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+MODEL_FILE = "model.safetensors"
+STATE_FILE = "state.safetensors"
+PLACE_FILE = "state.json"
+
+
+@dataclass
+class Progress:
+    """Where a run stands and what it has seen; plain JSON types only."""
+
+    phase: int = 0
+    """Number of the phase, from 0; the number of phases when the run is over."""
+    epoch: int = 0
+    """Epochs of the phase that are finished."""
+    step: int = 0
+    """Steps of the present epoch that are finished."""
+    best: float | None = None
+    best_epoch: int = 0
+    """Epoch of the present phase with the best metric; 0 where an earlier phase's is still the best."""
+    loss_sum: float = 0.0
+    loss_count: float = 0.0
+    records: list[dict[str, float | str]] = field(default_factory=list)
+    """One per finished epoch."""
+    last_saved: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Live tensors of a run at one moment: write them before the next step."""
+
+    model: dict[str, Tensor]
+    best: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    progress: Progress
+
+    @classmethod
+    def take(cls, model: nn.Module, optimizer: Optimizer | None, best: dict[str, Tensor], progress: Progress) -> Self:
+        """Gather (not copy) the state; `optimizer` is None between phases."""
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        moments: dict[str, Tensor] = {}
+        if optimizer is not None:
+            for parameter, state in optimizer.state.items():
+                moments |= {f"{names[id(parameter)]}/{key}": value for key, value in state.items() if value is not None}
+        return cls(model.state_dict(), best, moments, progress)
+
+    def save(self, folder: Path) -> None:
+        """Write `model.safetensors`, `state.safetensors` and `state.json` into `folder`."""
+        self.progress.last_saved = (
+            f"in phase {self.progress.phase}, epoch {self.progress.epoch}, step {self.progress.step}"
+        )
+        self.save_model(folder / MODEL_FILE)
+        state = {f"best/{name}": value for name, value in self.best.items()}
+        state |= {f"optimizer/{name}": value for name, value in self.optimizer.items()}
+        save_file({name: value.contiguous() for name, value in state.items()}, folder / STATE_FILE)
+        (folder / PLACE_FILE).write_text(json.dumps(asdict(self.progress)))
+
+    def save_model(self, path: Path) -> None:
+        """Write the weights alone."""
+        save_file({name: value.contiguous() for name, value in self.model.items()}, path)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        state = load_file(folder / STATE_FILE)
+        return cls(
+            model=load_file(folder / MODEL_FILE),
+            best={name.removeprefix("best/"): value for name, value in state.items() if name.startswith("best/")},
+            optimizer={name.removeprefix("optimizer/"): t for name, t in state.items() if name.startswith("optimizer")},
+            progress=Progress(**json.loads((folder / PLACE_FILE).read_text())),
+        )
+
+    @staticmethod
+    def load_optimizer(optimizer: Optimizer, model: nn.Module, moments: dict[str, Tensor]) -> None:
+        """Put saved moments back beside their parameters."""
+        named = dict(model.named_parameters())
+        for key, value in moments.items():
+            name, _, moment = key.rpartition("/")
+            parameter = named[name]
+            on_device = value if moment == "step" and value.device == parameter.device else value.to(parameter.device)
+            optimizer.state[parameter][moment] = on_device

@@ -1,0 +1,113 @@
+"""Ray Train around the loop: `build_trainer` makes a TorchTrainer that anyone may `.fit()`."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.actor import ActorHandle
+from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, get_device
+
+from ray_app import checkpoint
+from ray_app.config import dump
+from ray_app.data.stream import stream_tables
+from ray_app.errors import UserError
+from ray_app.tasks.recommend import build_task
+from ray_app.training.loop import LoopSettings, fit
+from ray_app.training.run import Run, load_trained
+from ray_app.training.snapshot import Progress, Snapshot
+from ray_app.training.world import World
+
+KEPT_CHECKPOINTS = 2
+CONTROLLER_FAILURES = 3
+"""Without a limit Ray Train waits for ever for resources that the cluster does not have."""
+
+
+def build_trainer(run: Run, board: ActorHandle | None = None) -> TorchTrainer:
+    """A trainer for `run`; fitting it again after a loss goes on from the last checkpoint.
+
+    Args:
+        run: what to train.
+        board: a `progress.Board` actor that is told of every epoch, or None.
+    """
+    train = run.config.train
+    filesystem, path = run.storage.filesystem(run.work_uri)
+    resources = {"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})}
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"run": run, "board": board},
+        scaling_config=ScalingConfig(
+            num_workers=train.num_workers, use_gpu=train.use_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=run.name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(
+                max_failures=train.max_failures, controller_failure_limit=CONTROLLER_FAILURES
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
+        ),
+    )
+
+
+def train_worker(settings: dict[str, Any]) -> UserError | None:
+    """What every worker runs. A fault of the user's is returned, not raised: trying again would not mend it."""
+    run: Run = settings["run"]
+    torch.set_num_threads(run.config.train.cpus_per_worker)
+    world = World.current(get_device())
+    try:
+        pretrained = load_trained(run.storage, run.start_from) if run.start_from else None
+        read = partial(stream_tables, run.storage)
+        task = build_task(run.config, run.dataset, pretrained, read, world.rank, world.size, world.device)
+        report = partial(_report, run, world, settings["board"])
+        fit(task, run.schedule, loop_settings(run, world.device), world, report, _last_snapshot())
+    except UserError as error:
+        return error
+    return None
+
+
+def loop_settings(run: Run, device: torch.device) -> LoopSettings:
+    """What the loop needs of the configuration."""
+    train = run.config.train
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return LoopSettings(
+        seed=train.seed,
+        bf16=train.precision == "bf16" or (train.precision == "auto" and has_bf16),
+        checkpoint_every_steps=train.checkpoint_every_steps,
+    )
+
+
+def _last_snapshot() -> Snapshot | None:
+    saved = ray.train.get_checkpoint()
+    if saved is None:
+        return None
+    with saved.as_directory() as name:
+        checkpoint.verify(Path(name))
+        return Snapshot.load(Path(name))
+
+
+def _report(run: Run, world: World, board: ActorHandle | None, record: dict[str, float | str], now: Snapshot) -> None:
+    """Every rank reports, rank 0 brings the checkpoint; the upload goes on while training does."""
+    metrics = {**record, **_place(now.progress)}
+    if world.rank:
+        ray.train.report(metrics)
+        return
+    if board is not None and record:
+        board.post.remote(record)
+    folder = Path(tempfile.mkdtemp(prefix="snapshot-"))
+    now.save(folder)
+    checkpoint.seal(folder, dump(run.config), role=run.role, dataset=run.dataset.uri)
+    ray.train.report(
+        metrics,
+        checkpoint=Checkpoint.from_directory(folder),
+        checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+        delete_local_checkpoint_after_upload=True,
+    )
+
+
+def _place(progress: Progress) -> dict[str, int]:
+    return {"at/phase": progress.phase, "at/epoch": progress.epoch, "at/step": progress.step}
