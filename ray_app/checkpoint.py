@@ -4,12 +4,16 @@ import hashlib
 import json
 import platform
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ray_app.errors import UserError
+from ray_app.storage import Storage
 
 CONFIG_FILE = "config.json"
 MANIFEST_FILE = "manifest.json"
@@ -67,6 +71,14 @@ def verify(folder: Path) -> dict[str, Any]:
         if _sha256(path) != expected:
             raise CheckpointError(f"{path}: its bytes differ from the manifest; fetch the checkpoint again")
     return manifest
+
+
+@contextmanager
+def fetched(storage: Storage, uri: str) -> Iterator[Path]:
+    """A local copy of a folder, for as long as the context lasts."""
+    with tempfile.TemporaryDirectory() as name:
+        storage.download_folder(uri, name)
+        yield Path(name)
 
 
 def _sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ray_app.checkpoint import CheckpointError, read_config
+from ray_app.checkpoint import CheckpointError, fetched, read_config, verify
 from ray_app.config import Config, ModelConfig
 from ray_app.data.batches import Batch, pad_histories
 from ray_app.data.dataset import Dataset
@@ -23,6 +23,7 @@ from ray_app.metrics import Scores, hit_rate, mrr, ndcg, target_ranks
 from ray_app.models.losses import sampled_softmax_loss, softmax_loss
 from ray_app.models.sequence import SequenceModel, SequenceShape
 from ray_app.schema import PAD, Col
+from ray_app.storage import Storage
 
 MODEL_FILE = "model.safetensors"
 ITEMS_FILE = "items.parquet"
@@ -58,6 +59,20 @@ def load_model(folder: Path) -> TrainedModel:
     _check_same(model.state_dict(), tensors, folder)
     model.load_state_dict(tensors)
     return TrainedModel(model.eval(), pq.read_table(folder / ITEMS_FILE))
+
+
+def load_trained(storage: Storage, uri: str) -> TrainedModel:
+    """Fetch a published checkpoint, check its hashes and rebuild the model on the CPU."""
+    with fetched(storage, uri) as folder:
+        verify(folder)
+        return load_model(folder)
+
+
+def fitted_to(trained: TrainedModel, items: pa.Table, seed: int) -> SequenceModel:
+    """The model over the catalogue `items`: as it is if that is its own, else as fine-tuning would begin with it."""
+    if trained.items[Col.ITEM].equals(items[Col.ITEM]):
+        return trained.model
+    return build_model(ModelConfig.model_validate(vars(trained.model.shape)), items, seed, trained)[0].eval()
 
 
 def _check_same(expected: dict[str, Tensor], given: dict[str, Tensor], folder: Path) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +14,7 @@ from ray_app.config import Config, dump, fingerprint
 from ray_app.data.dataset import Dataset
 from ray_app.schedule import Schedule
 from ray_app.storage import Storage, join
-from ray_app.tasks.recommend import ITEMS_FILE, MODEL_FILE, TrainedModel, load_model
+from ray_app.tasks.recommend import ITEMS_FILE, MODEL_FILE
 from ray_app.training.snapshot import Snapshot
 
 RECORDS_FILE = "records.json"
@@ -89,18 +87,3 @@ class Run:
         """One record per epoch of a published run."""
         records: list[dict[str, Any]] = json.loads(self.storage.read_bytes(join(self.uri, RECORDS_FILE)))
         return records
-
-
-def load_trained(storage: Storage, uri: str) -> TrainedModel:
-    """Fetch a published checkpoint, check its hashes and rebuild the model on the CPU."""
-    with fetched(storage, uri) as folder:
-        checkpoint.verify(folder)
-        return load_model(folder)
-
-
-@contextmanager
-def fetched(storage: Storage, uri: str) -> Iterator[Path]:
-    """A local copy of a folder, for as long as the context lasts."""
-    with tempfile.TemporaryDirectory() as name:
-        storage.download_folder(uri, name)
-        yield Path(name)
