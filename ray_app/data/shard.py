@@ -50,9 +50,7 @@ class Shard:
         if number == 1:
             self._kept = window
 
-    def batches(
-        self, steps: int, max_history_len: int, rng: np.random.Generator, first: int
-    ) -> Iterator[Batch]:
+    def batches(self, steps: int, max_history_len: int, rng: np.random.Generator, first: int) -> Iterator[Batch]:
         """Every training position once, in exactly `steps` batches, without the first `first` of them."""
         positions, taken = 0, 0
         for histories in self.windows():

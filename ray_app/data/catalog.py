@@ -1,0 +1,98 @@
+"""The catalogue: what the retailer knows about each item before anyone buys it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ray_app.config import DataConfig
+from ray_app.data.files import Piece, RawBatch, read_piece
+from ray_app.data.ids import are_integers, as_ids
+from ray_app.data.numbers import as_numbers
+from ray_app.data.quarantine import Reason, refuse_rows
+from ray_app.data.sources import Source, cut
+from ray_app.data.times import as_times
+from ray_app.schema import QUARANTINE_SCHEMA, Col, items_schema
+from ray_app.storage import Storage
+
+CATALOG_SCHEMA = pa.schema(
+    [field for field in items_schema(pa.string()) if field.name not in (Col.ITEM_INDEX, Col.TRAIN_COUNT)]
+)
+"""One row per item, ids as text."""
+_ROWS_PER_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The catalogue's rows, each item once."""
+
+    table: pa.Table
+    """`CATALOG_SCHEMA`."""
+    refused: pa.Table
+    rows_in: int
+    integers: bool
+    """Whether all item ids are integers."""
+    unread: int
+    """Prices and dates that could not be understood and were left out."""
+
+
+def read_catalog(storage: Storage, sources: Sequence[Source], data: DataConfig) -> Catalog:
+    """Read all files; of several rows with one item id the last wins, and the others are duplicates."""
+    names = {ours: theirs for ours, theirs in data.item_columns.model_dump().items() if ours != Col.IMAGE}
+    tables, refused, integers = [_located(CATALOG_SCHEMA.empty_table(), 0, np.zeros(0, np.int64))], [], []
+    unread = 0
+    for piece in (piece for chunk in cut(sources, _ROWS_PER_CHUNK) for piece in chunk):
+        for raw in read_piece(storage, piece, list(names.values()), [names[Col.ITEM]]):
+            table, whole, odd = _parse(raw, piece, names)
+            missing = table[Col.ITEM].is_null()
+            refused += [_refuse(table.filter(missing), sources, Reason.MISSING_ITEM)]
+            refused += [raw.refused] if raw.refused else []
+            tables.append(table.filter(pc.invert(missing)))
+            integers += [are_integers(tables[-1][Col.ITEM]) if whole is None else whole] if tables[-1].num_rows else []
+            unread += odd
+    table = pa.concat_tables(tables)
+    last = _last_of_equals(table[Col.ITEM])
+    refused.append(_refuse(table.filter(pa.array(~last)), sources, Reason.DUPLICATE))
+    rows_in = table.num_rows + sum(len(part) - part[Col.ROW].null_count for part in refused[:-1])
+    kept = table.filter(pa.array(last)).select(CATALOG_SCHEMA.names)
+    return Catalog(kept, pa.concat_tables([QUARANTINE_SCHEMA.empty_table(), *refused]), rows_in, all(integers), unread)
+
+
+def _parse(raw: RawBatch, piece: Piece, names: dict[str, str]) -> tuple[pa.Table, bool | None, int]:
+    """The rows with our columns; whether their ids are integers; how many prices and dates were not understood."""
+    columns = {ours: raw.column(theirs) for ours, theirs in names.items()}
+    ids = as_ids(columns[Col.ITEM], piece.format == "csv")
+    price, bad_price = as_numbers(columns[Col.PRICE])
+    since = as_times(columns[Col.AVAILABLE_FROM])
+    texts = [_as_text(columns[name]) for name in (Col.TITLE, Col.DESCRIPTION, Col.BRAND, Col.CATEGORY)]
+    prices, dates = pa.array(price, from_pandas=True), pa.array(since.us, mask=since.missing | since.bad)
+    table = pa.table([ids.text, *texts, prices, dates], schema=CATALOG_SCHEMA)
+    return _located(table, piece.source, raw.rows), ids.integers, int(bad_price.sum() + since.bad.sum())
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    """Text; of a list (categories, keywords), its members with commas between."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        column = pc.binary_join(column.cast(pa.list_(pa.string())), ", ")
+    return as_ids(column, untyped=False).text
+
+
+def _located(table: pa.Table, source: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pa.Table:
+    sources = pa.array(np.full(len(rows), source, np.int32))
+    return table.append_column(Col.SOURCE, sources).append_column(Col.ROW, pa.array(rows, pa.int64()))
+
+
+def _last_of_equals(ids: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    numbered = pa.table({"id": ids, "number": pa.array(np.arange(len(ids)))})
+    lasts = numbered.group_by("id", use_threads=False).aggregate([("number", "max")])["number_max"]
+    last = np.zeros(len(ids), bool)
+    last[lasts.to_numpy()] = True
+    return last
+
+
+def _refuse(rows: pa.Table, sources: Sequence[Source], reason: Reason) -> pa.Table:
+    uris = pa.array([source.entry.uri for source in sources], pa.string()).take(rows[Col.SOURCE].combine_chunks())
+    texts = {name: rows[name].combine_chunks() for name in (Col.ITEM, Col.TITLE)}
+    return refuse_rows(uris, rows[Col.ROW], pa.array([str(reason)] * rows.num_rows, pa.string()), texts)

@@ -1,0 +1,167 @@
+"""A prepared dataset: a folder that counts as complete once its manifest is there."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ray_app.config import DataConfig, fingerprint
+from ray_app.errors import DataError
+from ray_app.schema import SCHEMA_VERSION
+from ray_app.storage import FileEntry, Storage, join
+
+MANIFEST = "manifest.json"
+ITEMS = "items.parquet"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class SourceRecord(_Record):
+    """A raw file that was read."""
+
+    uri: str
+    size: int
+    etag: str
+    rows: int | None
+    """None if the file could not be read."""
+
+
+class Counts(_Record):
+    """Where every row went. `rows_in` = `rows_kept` + `rows_quarantined`, always."""
+
+    rows_in: int
+    rows_kept: int
+    rows_quarantined: int
+    quarantined: dict[str, int]
+    users: int
+    items: int
+    train_events: int
+    validation_events: int
+    test_events: int
+    unknown_item_events: int
+    """Held-out events whose item is not in the vocabulary."""
+
+
+class CatalogCounts(_Record):
+    """Where every row of the catalogue went."""
+
+    rows_in: int
+    rows_kept: int
+    quarantined: dict[str, int]
+
+
+class IdTypes(_Record):
+    """Arrow types of the retailer's ids."""
+
+    user_id: Literal["int64", "string"]
+    item_id: Literal["int64", "string"]
+
+    @property
+    def user_type(self) -> pa.DataType:
+        """Of user ids."""
+        return pa.type_for_alias(self.user_id)
+
+    @property
+    def item_type(self) -> pa.DataType:
+        """Of item ids."""
+        return pa.type_for_alias(self.item_id)
+
+
+class Cutoffs(_Record):
+    """Microseconds since 1970 UTC; None under leave-one-out."""
+
+    validation_start: int | None
+    test_start: int | None
+
+
+class Part(_Record):
+    """One file of sequences."""
+
+    path: str
+    users: int
+    train_events: int
+    train_targets: int
+    """Events of the train part that have one before them."""
+
+
+class Manifest(_Record):
+    """What a dataset holds and what it was made from."""
+
+    schema_version: int
+    fingerprint: str
+    data: dict[str, Any]
+    """The resolved data section of the configuration."""
+    sources: list[SourceRecord]
+    counts: Counts
+    catalog: CatalogCounts | None
+    id_types: IdTypes
+    cutoffs: Cutoffs
+    notes: list[str]
+    """Sentences for the person: what was decided about the data on the way."""
+    parts: list[Part]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A complete dataset."""
+
+    storage: Storage
+    uri: str
+    manifest: Manifest
+
+    @property
+    def num_items(self) -> int:
+        """Items of the vocabulary; their indices are 1 to `num_items`."""
+        return self.manifest.counts.items
+
+    @property
+    def part_uris(self) -> list[str]:
+        """The files of sequences, in order."""
+        return [join(self.uri, part.path) for part in self.manifest.parts]
+
+    @property
+    def user_type(self) -> pa.DataType:
+        """int64 or string."""
+        return self.manifest.id_types.user_type
+
+    @property
+    def item_type(self) -> pa.DataType:
+        """int64 or string."""
+        return self.manifest.id_types.item_type
+
+    def items(self) -> pa.Table:
+        """The vocabulary: row i is the item of index i + 1 (`schema.items_schema`)."""
+        return self.storage.read_table(join(self.uri, ITEMS))
+
+
+def dataset_uri(storage: Storage, name: str, data: DataConfig, entries: list[FileEntry]) -> str:
+    """Where the dataset made of these files by this configuration is, or would be."""
+    return join(storage.root(name), "datasets", dataset_fingerprint(data, entries))
+
+
+def dataset_fingerprint(data: DataConfig, entries: list[FileEntry]) -> str:
+    """The same for the same files, the same configuration and the same meaning of what is written."""
+    return fingerprint(SCHEMA_VERSION, data, [list(entry) for entry in entries])
+
+
+def open_dataset(storage: Storage, uri: str) -> Dataset:
+    """A dataset that was prepared before.
+
+    Raises:
+        DataError: it is not complete, or was written by another version.
+        StorageError: it cannot be read.
+    """
+    path = join(uri, MANIFEST)
+    if not storage.exists(path):
+        raise DataError(f"{uri}: no complete dataset there (no {MANIFEST}); run jobs/prepare.py first")
+    try:
+        manifest = Manifest.model_validate_json(storage.read_bytes(path))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise DataError(f"{path}: not a manifest of this version ({faults})") from None
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise DataError(f"{path}: has schema version {manifest.schema_version}, this program reads {SCHEMA_VERSION}")
+    return Dataset(storage, uri, manifest)

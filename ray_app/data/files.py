@@ -1,0 +1,129 @@
+"""Raw files as Arrow tables: parquet, CSV and JSON lines, streamed batch by batch, each row with its number.
+
+What cannot be read is handed on as refused rows, never raised: one bad line costs one line, one broken file one file.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ray_app.data.quarantine import Reason, refuse
+from ray_app.data.text_files import Rows, parse_csv, parse_json, split_header, text_blocks
+from ray_app.storage import Storage
+
+Format = Literal["parquet", "csv", "jsonl"]
+BATCH_ROWS = 65_536
+_SUFFIXES: dict[str, Format] = {
+    ".parquet": "parquet", ".pq": "parquet",
+    ".csv": "csv", ".tsv": "csv",
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
+}  # fmt: skip
+
+
+class Piece(NamedTuple):
+    """A file, or some row groups of a parquet file."""
+
+    source: int
+    """Position of the file in the list of sources."""
+    uri: str
+    format: Format
+    first_row: int = 0
+    num_rows: int = 0
+    """Known for parquet, guessed for text."""
+    row_groups: tuple[int, int] = (0, 0)
+    """First and last (exclusive), of a parquet file."""
+
+
+class RawBatch(NamedTuple):
+    """Some rows as they stand in the file."""
+
+    table: pa.Table
+    """Those of the wanted columns that the file has."""
+    rows: NDArray[np.int64]
+    """Number of each row in the file, from 0."""
+    refused: pa.Table | None = None
+    """Rows that could not be read (`schema.QUARANTINE_SCHEMA`)."""
+
+    def column(self, name: str) -> pa.Array:
+        """A column by the retailer's name; nulls where the file has none."""
+        if name not in self.table.column_names:
+            return pa.nulls(len(self.rows))
+        chunks = self.table[name].chunks
+        return pa.concat_arrays(chunks) if chunks else pa.array([], self.table.schema.field(name).type)
+
+
+def format_of(uri: str) -> Format | None:
+    """The format that the name tells, if it does."""
+    name = uri.lower().removesuffix(".gz")
+    return next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+@contextmanager
+def open_text(storage: Storage, uri: str) -> Iterator[pa.NativeFile]:
+    """The text of a file, unpacked if its name ends in .gz."""
+    with storage.open_input(uri) as file:
+        yield pa.CompressedInputStream(file, "gzip") if uri.lower().endswith(".gz") else file
+
+
+@contextmanager
+def open_parquet(storage: Storage, uri: str) -> Iterator[pq.ParquetFile]:
+    """A parquet file that is read bit by bit, whatever the size of its row groups."""
+    with storage.open_input(uri) as file:
+        yield pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+
+
+def read_piece(storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequence[str]) -> Iterator[RawBatch]:
+    """The rows of a piece in order: `columns` alone, of which `ids` are ids.
+
+    Raises:
+        StorageError: the file cannot be opened at all.
+    """
+    if piece.format == "parquet":
+        yield from _read_parquet(storage, piece, columns)
+        return
+    row = piece.first_row
+    try:
+        for rows in _read_text(storage, piece, columns, ids):
+            bad = np.array(sorted(rows.bad), np.int64)
+            texts = [rows.bad[number] for number in bad.tolist()]
+            refused = refuse(piece.uri, bad + row, Reason.BAD_LINE, texts) if len(bad) else None
+            yield RawBatch(rows.table, rows.numbers + row, refused)
+            row += len(rows.numbers) + len(bad)
+    except (pa.ArrowException, OSError) as error:
+        yield _lost(refuse(piece.uri, None, Reason.UNREADABLE_FILE, [str(error)]))
+
+
+def _read_text(storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequence[str]) -> Iterator[Rows]:
+    with open_text(storage, piece.uri) as stream:
+        header = None
+        for block in text_blocks(stream, quotes=piece.format == "csv"):
+            if piece.format == "jsonl":
+                yield parse_json(block, columns, ids)
+                continue
+            body = block
+            if header is None:
+                header, body = split_header(block)
+            if body.strip():
+                yield parse_csv(body, header, columns)
+
+
+def _read_parquet(storage: Storage, piece: Piece, columns: Sequence[str]) -> Iterator[RawBatch]:
+    row, end = piece.first_row, piece.first_row + piece.num_rows
+    try:
+        with open_parquet(storage, piece.uri) as file:
+            wanted = [name for name in columns if name in file.schema_arrow.names]
+            groups = list(range(*piece.row_groups))
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted, use_threads=False):
+                yield RawBatch(pa.Table.from_batches([batch]), np.arange(row, row + len(batch)))
+                row += len(batch)
+    except (pa.ArrowException, OSError) as error:  # the footer was fine: how many rows are lost is known
+        yield _lost(refuse(piece.uri, np.arange(row, end), Reason.UNREADABLE_FILE, [str(error)] * (end - row)))
+
+
+def _lost(refused: pa.Table) -> RawBatch:
+    return RawBatch(pa.table({}), np.zeros(0, np.int64), refused)

@@ -1,0 +1,221 @@
+"""CSV and JSON lines, block by block; the rows of a block and the lines of it that are not rows.
+
+Arrow's parsers do the work; a block that they refuse as a whole is gone through line by line, so that one bad line
+costs one line.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+from numpy.typing import NDArray
+
+BLOCK_BYTES = 4 << 20
+_LONGEST_LINE = 64 << 20
+_LONGEST_RECORD = 200
+"""Lines that one quoted CSV record may span."""
+_NULLS = ["", "NULL", "null", "NaN", "nan", "None", "N/A", "\\N"]
+_EXACT_FLOAT = 2.0**53
+
+
+class Header(NamedTuple):
+    """The first line of a CSV file."""
+
+    names: tuple[str, ...]
+    delimiter: str
+
+
+class Rows(NamedTuple):
+    """What a block of text held."""
+
+    table: pa.Table
+    numbers: NDArray[np.int64]
+    """Position of each row of `table` among the lines of the block."""
+    bad: dict[int, str]
+    """Position and text of the lines that are not rows."""
+
+
+def text_blocks(stream: pa.NativeFile, quotes: bool, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+    """The stream in blocks of whole lines; with `quotes`, not cut inside quoted text if that can be helped.
+
+    Raises:
+        OSError: the stream breaks off (a truncated .gz) or has a line of more than 64 MiB; what came before was given.
+    """
+    rest = b""
+    while data := stream.read(size):
+        rest += data
+        cut = rest.rfind(b"\n") + 1
+        if quotes and len(rest) < 2 * size:  # beyond that, a quote was never closed
+            cut = _even_cut(rest, cut)
+        if cut:
+            yield rest[:cut]
+            rest = rest[cut:]
+        elif len(rest) > _LONGEST_LINE:
+            raise OSError(f"a line of more than {_LONGEST_LINE >> 20} MiB: is this a text file?")
+    if rest:
+        yield rest
+
+
+def split_header(block: bytes) -> tuple[Header, bytes]:
+    """The header of a CSV file, its delimiter (the most frequent of comma, tab, semicolon, bar), and what follows."""
+    line, _, rest = block.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
+    text = line.decode("utf-8", errors="replace").strip("\r")
+    delimiter = max(",\t;|", key=text.count)
+    names: list[str] = []
+    for name in next(csv.reader([text], delimiter=delimiter), []):
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    return Header(tuple(names), delimiter), rest
+
+
+def parse_csv(block: bytes, header: Header, columns: Sequence[str]) -> Rows:
+    """The wanted columns as text, null where the field is empty or one of the usual words for nothing."""
+    block, kept, bad = _without_broken_quotes(block, header)
+    refused: list[tuple[int, str]] = []
+
+    def refuse(row: pa.csv.InvalidRow) -> str:
+        refused.append((row.number - 1, row.text))
+        return "skip"
+
+    wanted = [name for name in columns if name in header.names]
+    table = pa.csv.read_csv(
+        pa.py_buffer(block),
+        pa.csv.ReadOptions(column_names=list(header.names), use_threads=False, block_size=len(block) + 1),
+        pa.csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=True, invalid_row_handler=refuse),
+        pa.csv.ConvertOptions(
+            include_columns=wanted,
+            column_types=dict.fromkeys(wanted, pa.binary()),
+            null_values=_NULLS,
+            strings_can_be_null=True,
+        ),
+    )
+    numbers = np.arange(table.num_rows + len(refused)) if kept is None else kept
+    bad.update((int(numbers[position]), text) for position, text in refused)
+    numbers = np.delete(numbers, [position for position, _ in refused])
+    table, not_text = _decode(table)
+    bad.update((int(numbers[k]), "not UTF-8") for k in not_text)
+    return Rows(table, np.delete(numbers, not_text), bad)
+
+
+def parse_json(block: bytes, columns: Sequence[str] | None, ids: Sequence[str]) -> Rows:
+    """The wanted columns (None: all) in the types that JSON gives; ids are never taken for dates, and keep all their digits."""
+    try:
+        block.decode()  # Arrow would quietly replace what is not UTF-8
+        table = pa.json.read_json(
+            pa.py_buffer(block), pa.json.ReadOptions(use_threads=False, block_size=len(block) + 1)
+        )
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        return _json_lines(block, columns)
+    if any(_changed_by_inference(table[name]) for name in ids if name in table.column_names):
+        return _json_lines(block, columns)
+    if columns is not None:
+        table = table.select([name for name in columns if name in table.column_names])
+    return Rows(table, np.arange(table.num_rows), {})
+
+
+def _even_cut(block: bytes, cut: int) -> int:
+    """The last end of a line, at or before `cut`, with an even number of quotes before it (0 if there is none near)."""
+    for _ in range(_LONGEST_RECORD):
+        if not cut or block.count(b'"', 0, cut) % 2 == 0:
+            return cut
+        cut = block.rfind(b"\n", 0, block.rfind(b'"', 0, cut)) + 1
+    return 0
+
+
+def _without_broken_quotes(block: bytes, header: Header) -> tuple[bytes, NDArray[np.int64] | None, dict[int, str]]:
+    """The block without lines that open a quote and never properly close it; positions of what is left (None: all)."""
+    characters = np.frombuffer(block, np.uint8)
+    quotes = np.flatnonzero(characters == ord('"'))
+    line_of_quote = np.searchsorted(np.flatnonzero(characters == ord("\n")), quotes)
+    if not (np.bincount(line_of_quote) % 2).any():
+        return block, None, {}
+    lines = [line for line in block.split(b"\n") if line.strip(b"\r")]
+    odd = [line.count(b'"') % 2 for line in lines]
+    kept: list[bytes] = []
+    numbers: list[int] = []
+    bad: dict[int, str] = {}
+    position = number = 0
+    while position < len(lines):
+        stop = position + 1
+        if odd[position]:
+            stop = next((k + 1 for k in range(stop, min(stop + _LONGEST_RECORD, len(lines))) if odd[k]), 0)
+        record = b"\n".join(lines[position:stop])
+        if stop - position == 1 or (stop and _is_record(record, header)):
+            kept.append(record)
+            numbers.append(number)
+        else:
+            bad[number] = lines[position].decode(errors="replace")
+            stop = position + 1
+        position, number = stop, number + 1
+    return b"\n".join(kept) + b"\n", np.array(numbers, np.int64), bad
+
+
+def _is_record(record: bytes, header: Header) -> bool:
+    try:
+        text = record.decode(errors="replace").split("\n")
+        rows = list(csv.reader([f"{line}\n" for line in text], delimiter=header.delimiter, strict=True))
+    except csv.Error:
+        return False
+    return len(rows) == 1 and len(rows[0]) == len(header.names)
+
+
+def _decode(table: pa.Table) -> tuple[pa.Table, list[int]]:
+    """Bytes as text; rows with bytes that are not UTF-8 are left out and their positions returned."""
+    schema = pa.schema([(name, pa.string()) for name in table.column_names])
+    try:
+        return table.cast(schema), []
+    except pa.ArrowInvalid:
+        wrong = {k for column in table.columns for k, value in enumerate(column.to_pylist()) if not _is_text(value)}
+    keep = np.ones(table.num_rows, bool)
+    keep[list(wrong)] = False
+    return table.filter(pa.array(keep)).cast(schema), sorted(wrong)
+
+
+def _is_text(value: bytes | None) -> bool:
+    try:
+        return value is None or value.decode() is not None
+    except UnicodeDecodeError:
+        return False
+
+
+def _changed_by_inference(column: pa.ChunkedArray) -> bool:
+    if pa.types.is_floating(column.type):
+        largest = pa.compute.max(pa.compute.abs(column)).as_py()
+        return largest is not None and largest >= _EXACT_FLOAT
+    return pa.types.is_temporal(column.type)
+
+
+def _json_lines(block: bytes, columns: Sequence[str] | None) -> Rows:
+    values: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    bad: dict[int, str] = {}
+    for number, line in enumerate(line for line in block.split(b"\n") if line.strip()):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict):
+            values.append(value)
+            numbers.append(number)
+        else:
+            bad[number] = line.decode(errors="replace")
+    present = dict.fromkeys(name for value in values for name in value)
+    wanted = [name for name in (present if columns is None else columns) if name in present]
+    table = pa.table({name: _json_column([value.get(name) for value in values]) for name in wanted})
+    return Rows(table, np.array(numbers, np.int64), bad)
+
+
+def _json_column(values: list[Any]) -> pa.Array:
+    """One type if there is one, otherwise text."""
+    try:
+        column = pa.array(values)
+        if not any(isinstance(value, bool) for value in values) or pa.types.is_boolean(column.type):
+            return column
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        pass
+    texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    return pa.array([None if text is None else text.encode(errors="replace").decode() for text in texts], pa.string())
