@@ -4,26 +4,27 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
+import ray
 
 from ray_app.config import TrainConfig
 
-URI = "uri"
-Worker = Callable[..., Callable[[pa.Table], Iterator[pa.Table]]]
-"""A class whose instances take a table with one row, the `URI` of a part, and give tables."""
+Work = Callable[[str], Iterator[pa.Table]]
+"""Takes the URI of a part and gives tables."""
+_URI = "uri"
 
 
-def map_parts(uris: list[str], worker: Worker, settings: dict[str, Any], train: TrainConfig) -> Iterator[pa.Table]:
-    """What `worker(**settings)` makes of each part, in the order of the parts.
+def map_parts(
+    uris: list[str], load: Callable[..., Work], settings: dict[str, Any], train: TrainConfig
+) -> Iterator[pa.Table]:
+    """What `load(**settings)` makes of each part, in the order of the parts.
 
     The pool begins with one actor and grows to `train.num_workers`, so that it also runs where fewer are free. Actors
-    read the parts themselves, and no reader waits for a CPU that they hold.
+    read the parts themselves: no reader waits for a CPU that they hold.
     """
-    import ray
-
-    parts = ray.data.from_items([{URI: uri} for uri in uris], override_num_blocks=len(uris))
+    parts = ray.data.from_items([{_URI: uri} for uri in uris], override_num_blocks=len(uris))
     tables = parts.map_batches(
-        worker,
-        fn_constructor_kwargs=settings,
+        _Actor,
+        fn_constructor_args=(load, settings),
         batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=train.num_workers),
@@ -32,4 +33,15 @@ def map_parts(uris: list[str], worker: Worker, settings: dict[str, Any], train: 
     )
     tables.context.execution_options.preserve_order = True
     tables.context.enable_progress_bars = False
-    yield from tables.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    for table in tables.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+        assert isinstance(table, pa.Table)
+        yield table
+
+
+class _Actor:
+    def __init__(self, load: Callable[..., Work], settings: dict[str, Any]) -> None:
+        self._work = load(**settings)
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for uri in batch[_URI]:
+            yield from self._work(str(uri))
