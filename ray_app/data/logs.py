@@ -1,4 +1,4 @@
-"""Rows of a log, whatever the retailer calls and types its columns, as events of ours; and those that are not events."""
+"""Rows of a log, whatever the retailer calls and types its columns, as events of ours; and those that are none."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -11,7 +11,7 @@ def find_returned(group: NDArray[np.int64], quantity: NDArray[np.float64]) -> ND
     left; one that fits no single purchase undoes nothing. A purchase that was returned in part was still wanted.
 
     Args:
-        group: what a return must share with its purchase (user, item and part of the split), numbered from 0; in each
+        group: a number >= 0 for what a return must share with its purchase (user, item and part of the split); in each
             group the events stand in time order.
         quantity: of each event; NaN counts as 1.
     """

@@ -58,7 +58,7 @@ def find_sources(storage: Storage, patterns: Sequence[str], kind: str, setting: 
 def inspect(storage: Storage, files: Sequence[tuple[FileEntry, Format]], timestamp: str) -> list[Source]:
     """Look into every file: columns, sizes, and text in the column `timestamp`."""
     with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-        return list(pool.map(lambda file: _look(storage, *file, timestamp), files))
+        return list(pool.map(lambda file: _look(storage, file[0], file[1], timestamp), files))
 
 
 def check_columns(sources: Sequence[Source], columns: BaseModel, setting: str, required: Collection[str]) -> list[str]:

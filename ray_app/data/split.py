@@ -38,7 +38,7 @@ class Split:
                 np.int8
             )
         so_far = np.cumsum(counted)
-        before = (so_far - counted)[np.searchsorted(users, users)]
+        before: NDArray[np.int64] = (so_far - counted)[np.searchsorted(users, users)]
         total = np.bincount(users, counted).astype(np.int64)[users]
         left = total - (so_far - before)
         held_out = (total >= _MIN_EVENTS) & (left < TEST)

@@ -5,6 +5,7 @@ group from every file. Names depend on the work alone: whoever repeats it overwr
 """
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ def stage(storage: Storage, uri: str, events: pa.Table, num_buckets: int) -> Sta
     bounds = [*start.tolist(), len(order)]
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, events.schema, compression="zstd") as writer:
-        for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+        for first, last in pairwise(bounds):
             writer.write_table(events.slice(first, last - first), row_group_size=last - first)
     storage.write_bytes(uri, sink.getvalue().to_pybytes())
     return StagedFile(uri, tuple(present.tolist()))

@@ -1,13 +1,13 @@
 """Work spread over the cluster by Ray Data, with progress that a person can watch."""
 
 import logging
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import ray
+import ray.data
 from pydantic import BaseModel
-from ray.data import DataContext
 from rich.progress import Progress
 
 from ray_app.errors import UserError
@@ -15,6 +15,8 @@ from ray_app.errors import UserError
 Work = TypeVar("Work", bound=BaseModel)
 Report = TypeVar("Report", bound=BaseModel)
 _TASKS_PER_CPU = 4
+_WORK_PER_TASK = 16
+_WORK, _REPORT, _FAULT = "work", "report", "fault"
 
 
 def run_pass(
@@ -30,17 +32,20 @@ def run_pass(
         UserError: what `function` raised, as it was raised.
     """
     bar = progress.add_task(label, total=len(work)) if progress else None
+    cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+    tasks = min(len(work), max(cpus * _TASKS_PER_CPU, len(work) // _WORK_PER_TASK))
+    rows = ray.data.from_items([{_WORK: piece.model_dump_json()} for piece in work], override_num_blocks=tasks)
+    mapped = rows.map(_Task(function, kinds[0]))
+    mapped.context.enable_progress_bars = False
     reports = []
     with _quiet():
-        tasks = min(len(work), max(int(ray.cluster_resources().get("CPU", 1)) * _TASKS_PER_CPU, len(work) // 16))
-        rows = ray.data.from_items([{"work": piece.model_dump_json()} for piece in work], override_num_blocks=tasks)
-        try:
-            for row in rows.map(_Task(function, kinds[0])).iter_rows():
-                reports.append(kinds[1].model_validate_json(row["report"]))
-                if progress and bar is not None:
-                    progress.advance(bar)
-        except Exception as error:
-            raise _cause(error) from None
+        for row in mapped.iter_rows():
+            if row[_FAULT]:
+                raise pickle.loads(row[_FAULT])  # noqa: S301 (written by `_Task`)
+            reports.append(kinds[1].model_validate_json(row[_REPORT]))
+            if progress and bar is not None:
+                progress.advance(bar)
+    assert len(reports) == len(work)
     return reports
 
 
@@ -49,27 +54,25 @@ class _Task:
         self.function = function
         self.kind = kind
 
-    def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        return {"report": self.function(self.kind.model_validate_json(row["work"])).model_dump_json()}
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error for the person, from inside those that Ray puts around it."""
-    inner: BaseException | None = error
-    while inner is not None and not isinstance(inner, UserError):
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return inner or error
+    def __call__(self, row: dict[str, str]) -> dict[str, str | bytes]:
+        try:
+            report = self.function(self.kind.model_validate_json(row[_WORK]))
+        except (
+            UserError
+        ) as error:  # travels as a value: raised, Ray would wrap it and print its way through the cluster
+            return {_REPORT: "", _FAULT: pickle.dumps(error)}
+        return {_REPORT: report.model_dump_json(), _FAULT: b""}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ray Data without bars and log lines of its own."""
-    context, logger = DataContext.get_current(), logging.getLogger("ray.data")
-    before = context.enable_progress_bars, logger.level
-    context.enable_progress_bars = False
-    logger.setLevel(logging.WARNING)
+    """Without Ray Data's lines about plans, and about the bars that it was told not to show."""
+    levels = {"ray.data": logging.WARNING, "ray.data._internal.progress": logging.ERROR}
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
-        context.enable_progress_bars = before[0]
-        logger.setLevel(before[1])
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

@@ -102,7 +102,7 @@ def parse_csv(block: bytes, header: Header, columns: Sequence[str]) -> Rows:
 
 
 def parse_json(block: bytes, columns: Sequence[str] | None, ids: Sequence[str]) -> Rows:
-    """The wanted columns (None: all) in the types that JSON gives; ids are never taken for dates, and keep all their digits."""
+    """The wanted columns (None: all) in the types of JSON; ids are never taken for dates and keep all their digits."""
     try:
         block.decode()  # Arrow would quietly replace what is not UTF-8
         table = pa.json.read_json(
@@ -186,7 +186,7 @@ def _changed_by_inference(column: pa.ChunkedArray) -> bool:
     if pa.types.is_floating(column.type):
         largest = pa.compute.max(pa.compute.abs(column)).as_py()
         return largest is not None and largest >= _EXACT_FLOAT
-    return pa.types.is_temporal(column.type)
+    return bool(pa.types.is_temporal(column.type))
 
 
 def _json_lines(block: bytes, columns: Sequence[str] | None) -> Rows:

@@ -216,11 +216,11 @@ def _number(parts: pa.StructArray, name: str) -> IntArray:
 
 def _integers(text: pa.Array) -> IntArray:
     filled = pc.if_else(pc.equal(pc.binary_length(text), 0), "0", text).fill_null("0")
-    return filled.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return np.asarray(filled.cast(pa.int64()))
 
 
 def _month(names: pa.Array) -> IntArray:
-    return pc.index_in(pc.ascii_lower(names), _MONTHS).fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
+    return np.asarray(pc.index_in(pc.ascii_lower(names), _MONTHS).fill_null(-1), dtype=np.int64) + 1
 
 
 def _days(year: IntArray, month: IntArray, day: IntArray) -> tuple[IntArray, Mask]:
@@ -241,5 +241,5 @@ def _zone(text: pa.Array) -> IntArray:
     """Seconds east of Greenwich."""
     digits = pc.replace_substring_regex(text, "[^0-9]", "")
     padded = _integers(pc.utf8_rpad(pc.if_else(pc.equal(digits, ""), "0000", digits), 4, "0"))
-    sign = np.where(np.asarray(pc.starts_with(text, "-").fill_null(False)), -1, 1)
-    return sign * (padded // 100 * 3600 + padded % 100 * 60)
+    east = padded // 100 * 3600 + padded % 100 * 60
+    return np.where(np.asarray(pc.starts_with(text, "-").fill_null(False)), -east, east)

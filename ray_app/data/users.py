@@ -58,8 +58,7 @@ def settle(events: pa.Table, rules: UserRules) -> Bucket:
     is_return = quantity < 0
     weight = events[WEIGHT].to_numpy()
     part = rules.split.part_of(times, user, ~is_return & (weight > 0))
-    group = np.unique(np.stack([user, item, part], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
-    returned = find_returned(group, quantity)
+    returned = find_returned((user * max(1, len(items)) + item) * 3 + part, quantity)
     alive = ~is_return & ~returned
     over = _over_cap(user, part, alive, rules.max_user_events)
     kept = alive & ~over

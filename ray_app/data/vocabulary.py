@@ -41,7 +41,7 @@ def make_vocabulary(
 
 
 def encode(sequences: pa.Table, ids: pa.Array, schema: pa.Schema) -> tuple[pa.Table, int]:
-    """Sequences with item ids turned into item indices, and how many events have an item that is not in `ids` (`PAD`)."""
+    """Sequences with item ids turned into item indices, and how many events have one that is not in `ids` (`PAD`)."""
     lists = pa.concat_arrays(sequences[Col.ITEMS].chunks or [pa.array([], sequences.schema.field(Col.ITEMS).type)])
     index = pc.add(pc.index_in(lists.flatten(), ids), PAD + 1)
     column = pa.ListArray.from_arrays(lists.offsets, index.fill_null(PAD).cast(pa.int32()))
