@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from ray_app.baselines import fit_baselines
 from ray_app.checkpoint import MANIFEST_FILE
 from ray_app.config import Config
 from ray_app.data.dataset import Dataset
@@ -125,7 +124,7 @@ def evaluate(
     """
     # Loaded here first: a damaged checkpoint is a sentence here, and a dead actor there.
     origins = {name: _origin(storage, dataset, uri, config) for name, uri in methods.items()}
-    baselines = fit_baselines(config.evaluate.baselines, dataset)
+    baselines = _fit_baselines(dataset, config)
     origins |= {name: {"kind": "baseline", "fitted_on": "train part"} for name in baselines}
     outcomes = Outcomes(list(origins), np.concatenate([[0], dataset.items()[Col.TRAIN_COUNT].to_numpy()]))
     settings = {
@@ -147,6 +146,14 @@ def evaluate(
         )
     board = scoreboard(outcomes, config.evaluate, config.train.seed)
     return {"protocol": _protocol(dataset, outcomes, config), "methods": origins, **board}
+
+
+def _fit_baselines(dataset: Dataset, config: Config) -> dict[str, Scorer]:
+    if not config.evaluate.baselines:
+        return {}
+    from ray_app.baselines import fit_baselines
+
+    return fit_baselines(config.evaluate.baselines, dataset)
 
 
 def _origin(storage: Storage, dataset: Dataset, uri: str, config: Config) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+
+from ray_app.config import Config, PredictConfig
+from ray_app.data.dataset import Dataset
+from ray_app.data.sequences import Histories, Ragged
+from ray_app.errors import DataError
+from ray_app.schema import predictions_schema
+from ray_app.tasks.predictions import best_items, predict, predictions_uri, rounds
+from ray_app.tasks.ranking import evaluate
+from ray_app.tasks.recommend import questions
+
+
+def histories() -> Histories:
+    """Four users: two with a test event, one with none, one with nothing before it."""
+    return Histories(
+        user_ids=pa.array(["a", "b", "c", "d"]),
+        items=np.array([1, 2, 3, 1, 2, 4, 4], np.int32),
+        times=np.arange(7),
+        weights=np.ones(7, np.float32),
+        orders=np.array([0, 1, 2, 0, 0, 1, 0], np.int32),
+        offsets=np.array([0, 3, 4, 6, 7]),
+        num_train=np.array([2, 1, 1, 0]),
+        num_validation=np.array([0, 0, 0, 0]),
+    )
+
+
+def with_predict(config: Config, **settings: object) -> Config:
+    return config.model_copy(update={"predict": PredictConfig.model_validate(settings)})
+
+
+def test_rounds_cover_everyone_once_and_begin_as_evaluation_does():
+    config = with_predict(Config(), history="before_test")
+    config = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"batch_users": 2})})
+    found = list(rounds(histories(), config))
+    assert [users.tolist() for users, _ in found] == [[0, 2], [3], [1]]
+    asked, known, _ = questions(histories(), "test", exclude_seen=True)
+    assert np.concatenate([users for users, _ in found])[: len(asked)].tolist() == asked.tolist()
+    assert found[0][1].values.tolist() == known.slice(0, 2).values.tolist() == [1, 2, 2]
+    assert found[1][1].lengths.tolist() == [0]
+
+
+def test_rounds_over_all_events_know_the_test_part_too():
+    found = list(rounds(histories(), with_predict(Config(), history="all")))
+    assert [(users.tolist(), known.lengths.tolist()) for users, known in found] == [([0, 1, 2, 3], [3, 1, 2, 1])]
+
+
+def test_a_list_ends_where_the_catalogue_does():
+    class Scorer:
+        def scores(self, histories):
+            return np.array([[-np.inf, 0.5, 0.9, 0.1]] * 2, np.float32)
+
+    known = Ragged(np.array([2], np.int32), np.array([0, 1, 1]))
+    user, item, rank, score = best_items(Scorer(), known, k=10, exclude_seen=True)
+    assert user.tolist() == [0, 0, 1, 1, 1]
+    assert item.tolist() == [1, 3, 2, 1, 3]
+    assert rank.tolist() == [1, 2, 1, 2, 3]
+    assert score.tolist() == pytest.approx([0.5, 0.1, 0.9, 0.5, 0.1])
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_anyone_can_score_the_lists_and_gets_the_numbers_of_the_evaluation(
+    small_dataset: Dataset, small_models: dict[str, str], small_config: Config, tmp_path: Path, exclude_seen: bool
+):
+    """NDCG@10 from the raw log and the parquet files, in pandas, with nothing of ours but the cutoff."""
+    config = with_predict(small_config, k=20, history="before_test", exclude_seen=exclude_seen)
+    evaluation = config.evaluate.model_copy(update={"exclude_seen": exclude_seen, "baselines": ()})
+    config = config.model_copy(update={"evaluate": evaluation})
+    storage, model = small_dataset.storage, small_models["fine-tuned"]
+    manifest = predict(storage, small_dataset, model, config, str(tmp_path))
+    metrics = evaluate(storage, small_dataset, {"fine-tuned": model}, config)["metrics"]["fine-tuned"]
+
+    log = pd.read_csv(small_config.data.events[0]).drop_duplicates()
+    listed = ds.dataset(str(tmp_path), exclude_invalid_files=True).to_table().to_pandas()
+    cutoff = metrics and small_dataset.manifest.cutoffs.test_start / 1e6
+    before, test = log[log.timestamp < cutoff], log[log.timestamp >= cutoff]
+    test = test[test.timestamp == test.groupby("user_id").timestamp.transform("min")]
+    test = test[["user_id", "item_id"]].drop_duplicates()
+    if exclude_seen:
+        pairs = before[["user_id", "item_id"]].drop_duplicates()
+        test = test.merge(pairs, how="left", indicator=True).query("_merge == 'left_only'")
+    hits = test.merge(listed[listed["rank"] <= 10], how="left", on=["user_id", "item_id"])
+    gain = (1 / np.log2(hits["rank"] + 1)).fillna(0).groupby(hits.user_id).sum()
+    ideal = test.groupby("user_id").size().map(lambda n: sum(1 / np.log2(np.arange(2, min(n, 10) + 2))))
+    assert (gain / ideal).mean() == pytest.approx(metrics["ndcg@10"]["mean"], abs=1e-12)
+
+    assert set(listed.user_id) == set(log.user_id)  # new users too
+    assert manifest["users"] == log.user_id.nunique() > len(ideal)
+    assert manifest["users_without_history"] == log.user_id.nunique() - before.user_id.nunique() > 0
+    assert manifest["rows"] == len(listed)
+    if exclude_seen:
+        assert listed.merge(before, on=["user_id", "item_id"]).empty
+
+
+@pytest.mark.cluster
+def test_predictions_are_found_again_and_never_mixed(
+    small_dataset: Dataset, small_models: dict[str, str], small_config: Config
+):
+    storage, (model, other) = small_dataset.storage, small_models.values()
+    uri = predictions_uri(storage, small_dataset, model, small_config)
+    first = predict(storage, small_dataset, model, small_config, uri)
+    files = storage.list_files(uri)
+    assert predict(storage, small_dataset, model, small_config, uri) == first
+    assert storage.list_files(uri) == files
+    schema = storage.read_table(files[1].uri).schema
+    assert schema.equals(predictions_schema(pa.string(), pa.int64()))
+    assert predictions_uri(storage, small_dataset, other, small_config) != uri
+    with pytest.raises(DataError, match="another model"):
+        predict(storage, small_dataset, other, small_config, uri)
