@@ -12,6 +12,7 @@ from ray_app.data.passes import BucketReport, ChunkReport, PartReport
 from ray_app.data.quarantine import EXPECTED, reasons_table
 from ray_app.data.sources import Source
 from ray_app.data.split import TEST, TRAIN, VALIDATION, Split, show_time
+from ray_app.data.times import is_day_first
 from ray_app.errors import DataError
 from ray_app.schema import Col
 
@@ -145,7 +146,12 @@ def catalog_counts(catalog: Catalog | None, refused: Mapping[str, int]) -> Catal
 
 
 def notes(
-    sources: Sequence[Source], chunks: Sequence[ChunkReport], catalog: Catalog | None, items: pa.Table, held_out: Counts
+    sources: Sequence[Source],
+    chunks: Sequence[ChunkReport],
+    settled: Sequence[BucketReport],
+    catalog: Catalog | None,
+    items: pa.Table,
+    held_out: Counts,
 ) -> list[str]:
     """What a person should know about the data and what was decided on the way."""
     said = [
@@ -155,6 +161,10 @@ def notes(
     ]
     broken = sorted({number for report in chunks for number in report.unreadable})
     said += [f"{sources[number].entry.uri}: breaks off; rows after the break are not counted." for number in broken]
+    if is_day_first(source.date_parts for source in sources):
+        said.append("Dates were read with the day first: 1/12/2010 is in December.")
+    if capped := sum(report.capped_users for report in settled):
+        said.append(f"{capped:,} users have more events than data.max_user_events in a part; the oldest were left out.")
     if catalog is not None and catalog.unread:
         said.append(f"The catalogue has {catalog.unread:,} prices or dates that are none; they were left out.")
     if catalog is not None:

@@ -44,7 +44,7 @@ def read_catalog(storage: Storage, sources: Sequence[Source], data: DataConfig) 
     tables, refused, integers = [_located(CATALOG_SCHEMA.empty_table(), 0, np.zeros(0, np.int64))], [], []
     unread = 0
     for piece in (piece for chunk in cut(sources, _ROWS_PER_CHUNK) for piece in chunk):
-        for raw in read_piece(storage, piece, list(names.values()), [names[Col.ITEM]]):
+        for raw in read_piece(storage, piece, list(dict.fromkeys(names.values())), [names[Col.ITEM]]):
             table, whole, odd = _parse(raw, piece, names)
             missing = table[Col.ITEM].is_null()
             refused += [_refuse(table.filter(missing), sources, Reason.MISSING_ITEM)]

@@ -55,6 +55,7 @@ class LogRules:
         now_us = round(now.timestamp() * 1e6)
         return cls(data.columns, data.timestamp_unit, day_first, now_us, data.event_types)
 
+    @property
     def names(self) -> dict[str, str]:
         """Our column -> the retailer's."""
         return self.columns.model_dump()
@@ -72,7 +73,7 @@ class ParsedBatch:
 
 def parse_events(raw: RawBatch, piece: Piece, rules: LogRules) -> ParsedBatch:
     """Read a batch; negative quantities pass as events, for what they return is known only later."""
-    names, count = rules.names(), len(raw.rows)
+    names, count = rules.names, len(raw.rows)
     columns = {ours: raw.column(theirs) for ours, theirs in names.items()}
     untyped = piece.format == "csv"
     users, items = as_ids(columns[Col.USER], untyped), as_ids(columns[Col.ITEM], untyped)

@@ -63,6 +63,8 @@ class BucketReport(BaseModel):
     reasons: dict[str, int]
     events: dict[int, int]
     """Kept events by part of the split."""
+    capped_users: int
+    """Users with more events than `data.max_user_events`."""
 
 
 class PartReport(BaseModel):
@@ -85,10 +87,11 @@ class ReadPass:
         """Stage the events of a chunk, and quarantine what is none."""
         report = ChunkReport()
         events, refused, held = [EVENTS_SCHEMA.empty_table()], [QUARANTINE_SCHEMA.empty_table()], 0
-        names = self.rules.names()
+        names = self.rules.names
+        wanted, ids = list(dict.fromkeys(names.values())), [names[Col.USER], names[Col.ITEM]]
         for piece in chunk.pieces:
             report.rows.setdefault(piece.source, 0)
-            for raw in read_piece(self.storage, piece, list(names.values()), [names[Col.USER], names[Col.ITEM]]):
+            for raw in read_piece(self.storage, piece, wanted, ids):
                 parsed = parse_events(raw, piece, self.rules)
                 self._note(report, piece, parsed.events, parsed.refused, parsed.integers)
                 events.append(parsed.events)
@@ -144,7 +147,9 @@ class SettlePass:
         if bucket.refused.num_rows:
             name = f"part-users-{work.number:05d}.parquet"
             self.storage.write_table(join(self.uri, QUARANTINE, name), bucket.refused)
-        return BucketReport(reasons=dict(tally(bucket.refused)), events=dict(bucket.events))
+        return BucketReport(
+            reasons=dict(tally(bucket.refused)), events=dict(bucket.events), capped_users=bucket.capped_users
+        )
 
 
 @dataclass(frozen=True)

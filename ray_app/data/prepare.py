@@ -8,7 +8,6 @@ Memory holds a bucket per task, never the log. The manifest is written last, so 
 """
 
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -42,7 +41,6 @@ from ray_app.storage import Storage, join
 
 MIN_PARTS = 16
 """Files of sequences, at least: so many workers get an equal share each."""
-_READS_AT_ONCE = 8
 
 
 def prepare(storage: Storage, name: str, data: DataConfig, progress: Progress | None = None) -> Dataset:
@@ -76,7 +74,7 @@ def prepare(storage: Storage, name: str, data: DataConfig, progress: Progress | 
     parts = work.encode(buckets, types)
     storage.delete_tree(join(uri, passes.STAGING))
     counts = accounts.counts(chunks, settled, parts, items.num_rows)
-    notes += type_notes + accounts.notes(sources, chunks, catalog, items, counts)
+    notes += type_notes + accounts.notes(sources, chunks, settled, catalog, items, counts)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         fingerprint=dataset_fingerprint(data, entries),
@@ -115,7 +113,7 @@ class _Preparation:
         chunks = [Chunk(number=k, pieces=pieces) for k, pieces in enumerate(cut(self.sources, passes.ROWS_PER_CHUNK))]
         rows = sum(piece.num_rows for chunk in chunks for piece in chunk.pieces)
         num_buckets = max(MIN_PARTS, -(-rows // passes.ROWS_PER_CHUNK))
-        rules = LogRules.of(self.data, is_day_first(date for source in self.sources for date in source.dates))
+        rules = LogRules.of(self.data, is_day_first(source.date_parts for source in self.sources))
         task = passes.ReadPass(self.storage, self.uri, rules, num_buckets)
         self._quarantine("part-files.parquet", _unreadable(self.sources))
         reports = run_pass(task, chunks, (Chunk, ChunkReport), "reading", self.progress)
@@ -134,9 +132,7 @@ class _Preparation:
         return reports
 
     def write_items(self, buckets: list[BucketWork], catalog: Catalog | None, split: Split, types: IdTypes) -> pa.Table:
-        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            uris = [passes.counts_uri(self.uri, bucket.number) for bucket in buckets]
-            counted = list(pool.map(self.storage.read_table, uris))
+        counted = (self.storage.read_table(passes.counts_uri(self.uri, bucket.number)) for bucket in buckets)
         known = split.kind == "temporal"  # the papers rank the items of the log alone
         items = make_vocabulary(counted, catalog.table if catalog else None, known, types.item_type)
         self.storage.write_table(join(self.uri, ITEMS), items)

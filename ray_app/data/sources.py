@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from ray_app.data.files import Format, Piece, format_of, open_parquet, open_text
 from ray_app.data.text_files import parse_csv, parse_json, split_header, text_blocks
+from ray_app.data.times import largest_parts
 from ray_app.errors import DataError
 from ray_app.storage import FileEntry, Storage
 
@@ -26,8 +27,8 @@ class Source(NamedTuple):
     columns: tuple[str, ...] = ()
     row_groups: tuple[int, ...] = ()
     """Rows of each row group of a parquet file."""
-    dates: tuple[pa.Array, ...] = ()
-    """Some values of the timestamp column, where it is text."""
+    date_parts: tuple[int, int] = (0, 0)
+    """`times.largest_parts` of some values of the timestamp column."""
     problem: str | None = None
     """Why the file cannot be read, if it cannot."""
 
@@ -105,9 +106,11 @@ def _look(storage: Storage, entry: FileEntry, form: Format, timestamp: str) -> S
     try:
         if form == "parquet":
             with open_parquet(storage, entry.uri) as file:
-                footer = file.metadata
+                footer, names = file.metadata, file.schema_arrow.names
+                if len(set(names)) < len(names):
+                    return Source(entry, form, problem="two of its columns have one name")
                 groups = tuple(footer.row_group(k).num_rows for k in range(footer.num_row_groups))
-                return Source(entry, form, tuple(file.schema_arrow.names), groups)
+                return Source(entry, form, tuple(names), groups)
         with open_text(storage, entry.uri) as stream:
             block = next(text_blocks(stream, quotes=form == "csv", size=_LOOK_BYTES), b"")
     except (pa.ArrowException, OSError) as error:
@@ -116,13 +119,13 @@ def _look(storage: Storage, entry: FileEntry, form: Format, timestamp: str) -> S
         return Source(entry, form, problem="the file is empty")
     if form == "jsonl":
         names = tuple(parse_json(block, None, ()).table.column_names)
-        return Source(entry, form, names, dates=_dates(parse_json(block, [timestamp], [timestamp]).table))
+        return Source(entry, form, names, date_parts=_date_parts(parse_json(block, [timestamp], [timestamp]).table))
     header, body = split_header(block)
-    return Source(entry, form, header.names, dates=_dates(parse_csv(body, header, [timestamp]).table))
+    return Source(entry, form, header.names, date_parts=_date_parts(parse_csv(body, header, [timestamp]).table))
 
 
-def _dates(table: pa.Table) -> tuple[pa.Array, ...]:
-    return tuple(chunk for column in table.columns if pa.types.is_string(column.type) for chunk in column.chunks)
+def _date_parts(table: pa.Table) -> tuple[int, int]:
+    return largest_parts(pa.concat_arrays(table.column(0).chunks)) if table.num_columns and table.num_rows else (0, 0)
 
 
 def _pieces(number: int, source: Source, rows_per_chunk: int) -> Iterator[Piece]:

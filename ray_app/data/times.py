@@ -72,15 +72,22 @@ def as_times(column: pa.Array, unit: Unit = "auto", day_first: bool = False) -> 
     return Times(np.where(missing | bad, 0, us), missing, bad)
 
 
-def is_day_first(samples: Iterable[pa.Array]) -> bool:
-    """Whether dates like 1/12/2010 put the day first: some value has more than 12 there and none after it."""
-    first = second = 0
-    for sample in samples:
-        if pa.types.is_string(sample.type):
-            parts = pc.extract_regex(pc.utf8_trim_whitespace(sample), _NUMERIC)
-            first = max(first, *(int(value or 0) for value in parts.field("a").unique().to_pylist()), 0)
-            second = max(second, *(int(value or 0) for value in parts.field("b").unique().to_pylist()), 0)
-    return first > 12 >= second
+def largest_parts(sample: pa.Array) -> tuple[int, int]:
+    """The largest first and second number in dates like 1/12/2010; zeros where there are no such dates."""
+    if not (pa.types.is_string(sample.type) or pa.types.is_large_string(sample.type)):
+        return 0, 0
+    parts = pc.extract_regex(pc.utf8_trim_whitespace(sample), _NUMERIC)
+    first, second = (int(_integers(parts.field(name)).max(initial=0)) for name in ("a", "b"))
+    return first, second
+
+
+def is_day_first(parts: Iterable[tuple[int, int]]) -> bool:
+    """Whether dates like 1/12/2010 put the day first, from the `largest_parts` of several samples.
+
+    They do if a first number is larger than 12 and no second number is; the month comes first otherwise.
+    """
+    largest = np.array([(0, 0), *parts]).max(axis=0)
+    return bool(largest[0] > 12 >= largest[1])
 
 
 def _from_arrow(column: pa.Array) -> tuple[IntArray, Mask]:

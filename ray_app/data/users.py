@@ -41,6 +41,8 @@ class Bucket:
     refused: pa.Table
     events: Counter[int]
     """Events by part."""
+    capped_users: int
+    """Users of whom events were refused for their number."""
 
 
 def settle(events: pa.Table, rules: UserRules) -> Bucket:
@@ -61,7 +63,7 @@ def settle(events: pa.Table, rules: UserRules) -> Bucket:
     returned = find_returned((user * max(1, len(items)) + item) * 3 + part, quantity)
     alive = ~is_return & ~returned
     over = _over_cap(user, part, alive, rules.max_user_events)
-    kept = alive & ~over
+    kept, capped = alive & ~over, len(np.unique(user[over]))
     refused = [
         _refuse(events.filter(pa.array(mask)), reason, rules)
         for mask, reason in ((is_return, Reason.RETURN), (returned, Reason.RETURNED), (over, Reason.USER_OVER_CAP))
@@ -75,6 +77,7 @@ def settle(events: pa.Table, rules: UserRules) -> Bucket:
         _items(item, items, (part == TRAIN) & (weight[kept] > 0), part, rules.split),
         pa.concat_tables([duplicates, *refused]),
         Counter({number: int((part == number).sum()) for number in (TRAIN, VALIDATION, TEST)}),
+        capped,
     )
 
 

@@ -7,6 +7,8 @@ import pyarrow.compute as pc
 
 from ray_app.schema import PAD, Col, items_schema
 
+_MERGED_ROWS = 1 << 20
+
 
 def make_vocabulary(
     counted: Iterable[pa.Table], catalog: pa.Table | None, known: bool, item_type: pa.DataType
@@ -20,13 +22,12 @@ def make_vocabulary(
         item_type: int64 or string.
     """
     empty = pa.table({Col.ITEM: pa.array([], item_type), Col.TRAIN_COUNT: pa.array([], pa.int64())})
-    tables = [empty, *counted]
+    tables = [_add_up(empty, counted)]
     described = None if catalog is None else catalog.set_column(0, Col.ITEM, catalog[Col.ITEM].cast(item_type))
     if described is not None and known:
         none = pa.array([0] * described.num_rows, pa.int64())
         tables.append(pa.table({Col.ITEM: described[Col.ITEM], Col.TRAIN_COUNT: none}))
-    totals = pa.concat_tables(tables).group_by(Col.ITEM, use_threads=False).aggregate([(Col.TRAIN_COUNT, "sum")])
-    totals = totals.sort_by(Col.ITEM)
+    totals = _sums(tables).sort_by(Col.ITEM)
     ids = totals[Col.ITEM]
     place = pa.nulls(len(ids), pa.int32()) if described is None else pc.index_in(ids, described[Col.ITEM])
     columns = []
@@ -34,10 +35,25 @@ def make_vocabulary(
         if field.name == Col.ITEM_INDEX:
             columns.append(pa.array(range(PAD + 1, PAD + 1 + len(ids)), pa.int32()))
         elif field.name in (Col.ITEM, Col.TRAIN_COUNT):
-            columns.append(ids if field.name == Col.ITEM else totals[f"{Col.TRAIN_COUNT}_sum"])
+            columns.append(ids if field.name == Col.ITEM else totals[Col.TRAIN_COUNT])
         else:
             columns.append(pa.nulls(len(ids), field.type) if described is None else described[field.name].take(place))
     return pa.table(columns, schema=items_schema(item_type))
+
+
+def _add_up(start: pa.Table, counted: Iterable[pa.Table]) -> pa.Table:
+    """Counts per item, a few tables at a time: memory holds the items, not the buckets."""
+    waiting = [start]
+    for table in counted:
+        waiting.append(table)
+        if sum(map(len, waiting[1:])) > len(waiting[0]) + _MERGED_ROWS:
+            waiting = [_sums(waiting)]
+    return _sums(waiting)
+
+
+def _sums(tables: list[pa.Table]) -> pa.Table:
+    groups = pa.concat_tables(tables).group_by(Col.ITEM, use_threads=False)
+    return groups.aggregate([(Col.TRAIN_COUNT, "sum")]).rename_columns([Col.ITEM, Col.TRAIN_COUNT])
 
 
 def encode(sequences: pa.Table, ids: pa.Array, schema: pa.Schema) -> tuple[pa.Table, int]:
