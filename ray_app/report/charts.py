@@ -1,0 +1,135 @@
+"""Inline SVG, colored by the page's own style: learning curves, and intervals as bars."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+Record = dict[str, float | str]
+Point = tuple[float, float]
+
+WIDTH, LEFT, RIGHT = 420, 52, 10
+PANEL_HEIGHT, PANEL_GAP, TOP, BOTTOM = 112, 30, 26, 30
+
+
+def learning_curves(title: str, records: Sequence[Record], metric: str = "ndcg@10") -> str:
+    """Validation metric above training loss, epoch by epoch, with a line where each phase begins.
+
+    Epochs are counted through all phases; a record of epoch 0 is the model before training.
+    """
+    epochs = _epochs(records)
+    panels = [
+        (f"validation {metric}", _points(epochs, records, f"val/{metric}")),
+        ("training loss", _points(epochs, records, "train/loss")),
+    ]
+    drawn, y = [], TOP
+    for name, points in panels:
+        drawn.append(_panel(name, points, max(epochs, default=1), y, mark_best=name.startswith("validation")))
+        y += PANEL_HEIGHT + PANEL_GAP
+    height = y - PANEL_GAP + BOTTOM
+    phases = _phases(epochs, records, height - BOTTOM)
+    axis = _epoch_axis(max(epochs, default=1), height)
+    description = escape(_describe(title, metric, panels[0][1], len(records)))
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{description}">'
+        f"{phases}{''.join(drawn)}{axis}</svg>"
+    )
+
+
+def interval_bar(estimate: dict[str, float], upper: float) -> str:
+    """A mean as a dot on its interval, on a scale from 0 to `upper`; the numbers stand beside it."""
+    low, mean, high = (100 * estimate[end] / upper if upper else 0.0 for end in ("low", "mean", "high"))
+    return (
+        '<svg class="bar" viewBox="0 0 104 12" aria-hidden="true">'
+        '<line class="grid" x1="2" x2="102" y1="6" y2="6"/>'
+        f'<line class="span" x1="{2 + low:.1f}" x2="{2 + high:.1f}" y1="6" y2="6"/>'
+        f'<circle class="dot" cx="{2 + mean:.1f}" cy="6" r="3"/></svg>'
+    )
+
+
+def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
+    """Round numbers that cover `low` to `high`, about `wanted` of them."""
+    if not high > low:
+        high = low + (abs(low) or 1.0)
+    rough = (high - low) / wanted
+    base = 10.0 ** math.floor(math.log10(rough))
+    step = next(base * factor for factor in (1, 2, 2.5, 5, 10) if base * factor >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [number * step for number in range(first, last + 1)]
+
+
+def _epochs(records: Sequence[Record]) -> list[int]:
+    """The place of each record on the axis of all epochs."""
+    places: list[int] = []
+    for record in records:
+        before_training = int(record["epoch"]) == 0
+        places.append((places[-1] if places else 0) + (0 if before_training else 1))
+    return places
+
+
+def _points(epochs: Sequence[int], records: Sequence[Record], key: str) -> list[Point]:
+    return [(epoch, float(record[key])) for epoch, record in zip(epochs, records, strict=True) if key in record]
+
+
+def _panel(name: str, points: list[Point], last_epoch: int, top: int, *, mark_best: bool) -> str:
+    label = f'<text class="label" x="{LEFT}" y="{top - 8}">{escape(name)}</text>'
+    if not points:
+        return label
+    values = [value for _, value in points]
+    marks = ticks(min(values), max(values), wanted=3)
+
+    def y(value: float) -> float:
+        return top + PANEL_HEIGHT * (1 - (value - marks[0]) / (marks[-1] - marks[0]))
+
+    grid = "".join(
+        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(mark):.1f}" y2="{y(mark):.1f}"/>'
+        f'<text class="tick" x="{LEFT - 6}" y="{y(mark) + 4:.1f}" text-anchor="end">{mark:.4g}</text>'
+        for mark in marks
+    )
+    path = " ".join(f"{_x(epoch, last_epoch):.1f},{y(value):.1f}" for epoch, value in points)
+    line = f'<polyline class="line" points="{path}"/>'
+    if len(points) == 1:
+        line = f'<circle class="dot" cx="{_x(points[0][0], last_epoch):.1f}" cy="{y(values[0]):.1f}" r="3"/>'
+    if not mark_best:
+        return label + grid + line
+    epoch, value = max(points, key=lambda point: point[1])
+    x = _x(epoch, last_epoch)
+    anchor = "end" if x > WIDTH * 0.75 else "start" if x < WIDTH * 0.25 else "middle"
+    best = (
+        f'<circle class="dot" cx="{x:.1f}" cy="{y(value):.1f}" r="4"/>'
+        f'<text class="best" x="{x:.1f}" y="{y(value) + 18:.1f}" text-anchor="{anchor}">best {value:.4f}</text>'
+    )
+    return label + grid + line + best
+
+
+def _phases(epochs: Sequence[int], records: Sequence[Record], bottom: float) -> str:
+    """A dashed line and a name where each phase begins; none for a run of one phase."""
+    trained = [(epoch, str(record["phase"])) for epoch, record in zip(epochs, records, strict=True) if record["epoch"]]
+    starts = [(epoch - 1, name) for n, (epoch, name) in enumerate(trained) if n == 0 or trained[n - 1][1] != name]
+    if len(starts) < 2:
+        return ""
+    last = max(epochs)
+    return "".join(
+        f'<line class="phase" x1="{_x(start, last):.1f}" x2="{_x(start, last):.1f}" y1="{TOP - 4}" y2="{bottom}"/>'
+        f'<text class="phase-name" x="{_x(start, last) + 4:.1f}" y="{bottom - PANEL_HEIGHT + 12}">{escape(name)}</text>'
+        for start, name in starts
+    )
+
+
+def _epoch_axis(last_epoch: int, height: int) -> str:
+    marks = [mark for mark in ticks(0, last_epoch) if mark <= last_epoch and mark == int(mark)]
+    numbers = "".join(
+        f'<text class="tick" x="{_x(mark, last_epoch):.1f}" y="{height - 12}" text-anchor="middle">{mark:.0f}</text>'
+        for mark in marks
+    )
+    return numbers + f'<text class="tick" x="{WIDTH - RIGHT}" y="{height - 1}" text-anchor="end">epoch</text>'
+
+
+def _x(epoch: float, last_epoch: int) -> float:
+    return LEFT + (WIDTH - LEFT - RIGHT) * epoch / max(last_epoch, 1)
+
+
+def _describe(title: str, metric: str, points: list[Point], num_records: int) -> str:
+    if not points:
+        return f"{title}: training loss over {num_records} epochs"
+    best = max(value for _, value in points)
+    return f"{title}: validation {metric} went from {points[0][1]:.4f} to {points[-1][1]:.4f}, best {best:.4f}"

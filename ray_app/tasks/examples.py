@@ -1,0 +1,81 @@
+"""A few users for a person to look at: what they bought, what is recommended, what they bought next."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from ray_app.config import Config
+from ray_app.data.dataset import Dataset
+from ray_app.data.sequences import Histories, Ragged
+from ray_app.data.stream import COLUMNS
+from ray_app.metrics import top_k
+from ray_app.schema import PAD, Col
+from ray_app.storage import Storage
+from ray_app.tasks.ranking import load_scorer
+from ray_app.tasks.recommend import questions
+
+NUM_BOUGHT, NUM_RECOMMENDED = 8, 5
+UNKNOWN_ITEM = "(an item outside the catalogue)"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One user at the start of the test part; items by name."""
+
+    user: str
+    bought: list[str]
+    """The last of the history, latest first."""
+    recommended: list[str]
+    found: list[bool]
+    """Beside `recommended`: whether it is what was bought next."""
+    bought_next: list[str]
+
+
+def pick_examples(storage: Storage, dataset: Dataset, model_uri: str, config: Config, count: int = 5) -> list[Example]:
+    """Users with a history and something to find, drawn at random with the seed of the configuration.
+
+    They come from the first part that has enough of them, and not from those that the model served well.
+    """
+    rng = np.random.default_rng(config.train.seed)
+    exclude_seen = config.evaluate.exclude_seen
+    for uri in dataset.part_uris:
+        histories = Histories.from_tables([storage.read_table(uri, COLUMNS)])
+        users, known, targets = questions(histories, "test", exclude_seen)
+        asked = np.flatnonzero(known.lengths >= min(3, int(known.lengths.max(initial=0))))
+        if len(asked) >= count or uri == dataset.part_uris[-1]:
+            break
+    chosen = np.sort(rng.permutation(asked)[:count])
+    known, targets = known.take(chosen), targets.take(chosen)
+    scores = load_scorer(storage, dataset, model_uri, config).scores(known)
+    lists = top_k(scores, NUM_RECOMMENDED, known if exclude_seen else None)[0]
+    names = item_names(dataset.items())
+    return [
+        _example(str(histories.user_ids[int(user)]), _row(known, n), lists[n], _row(targets, n), names)
+        for n, user in enumerate(users[chosen])
+    ]
+
+
+def item_names(items: pa.Table) -> list[str]:
+    """By item index: the title, or else category, brand and id, as far as they are known."""
+    names = [UNKNOWN_ITEM]
+    columns = (items[name].to_pylist() for name in (Col.ITEM, Col.TITLE, Col.CATEGORY, Col.BRAND))
+    for item, title, category, brand in zip(*columns, strict=True):
+        names.append(title or " · ".join(str(part) for part in (category, brand, item) if part is not None))
+    return names
+
+
+def _row(lists: Ragged, number: int) -> list[int]:
+    values: list[int] = lists.values[lists.offsets[number] : lists.offsets[number + 1]].tolist()
+    return values
+
+
+def _example(user: str, known: list[int], listed: np.ndarray, targets: list[int], names: list[str]) -> Example:
+    recommended = [int(item) for item in listed if item != PAD]
+    return Example(
+        user,
+        bought=[names[item] for item in known[: -NUM_BOUGHT - 1 : -1]],
+        recommended=[names[item] for item in recommended],
+        found=[item in targets for item in recommended],
+        bought_next=[names[item] for item in targets],
+    )
