@@ -28,6 +28,17 @@ _RAY_SETTINGS = {
 }
 
 
+def _set_environment() -> None:
+    """Settings that Ray reads when it is first imported: so a job imports its door before anything else."""
+    os.environ.update({name: value for name, value in _RAY_SETTINGS.items() if name not in os.environ})
+    if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
+        # A token for this run alone: Ray's default would leave one in the home folder, which changes later clusters.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+
+
+_set_environment()
+
+
 def run(description: str | None, main: Callable[[Config], None], *, needs_ray: bool = True) -> None:
     """Read the command line, run `main` with the configuration, and leave the process with an exit code.
 
@@ -90,11 +101,7 @@ def user_error(error: BaseException) -> UserError | None:
 def _ray() -> Iterator[None]:
     """Ray, connected; a cluster that was started here ends here."""
     address = os.environ.get("RAY_ADDRESS")
-    os.environ.update({name: value for name, value in _RAY_SETTINGS.items() if name not in os.environ})
-    if not address and "RAY_AUTH_MODE" not in os.environ:
-        # A token for this run alone: Ray's default would leave one in the home folder, which changes later clusters.
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    import ray.data  # noqa: PLC0415 (takes seconds and reads the settings)
+    import ray.data  # noqa: PLC0415 (takes seconds)
 
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
@@ -110,9 +117,13 @@ def _ray() -> Iterator[None]:
 
 
 def _local_cluster() -> dict[str, Any]:
+    from ray import LoggingConfig  # noqa: PLC0415 (as above)
+
     return {
         "address": "local",
         "object_store_memory": _OBJECT_STORE_BYTES,
         "include_dashboard": False,
         "runtime_env": {"env_vars": _RAY_SETTINGS},
+        # An actor of Ray Train asks the dashboard, which this cluster does not have, and warns every second.
+        "logging_config": LoggingConfig(log_level="ERROR"),
     }

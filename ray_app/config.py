@@ -3,19 +3,19 @@
 `load_config("x.yaml", ["train.num_workers=4"])` gives a frozen `Config` or raises `ConfigError`, one line per fault.
 """
 
-import difflib
 import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from ray_app.errors import ConfigError
+from ray_app.faults import describe
 from ray_app.schedule import Schedule, Section, from_scratch
+from ray_app.yaml_tree import TreeError, parse_yaml, put, read_tree
 
 
 def _as_tuple(value: object) -> object:
@@ -23,6 +23,7 @@ def _as_tuple(value: object) -> object:
 
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+_MISREAD = frozenset("\x85\u2028\u2029\ufeff")  # PyYAML writes them as they are, and misreads them
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -32,7 +33,7 @@ class StorageConfig(Section):
 
     path: str = "runs"
     """Folder or `s3://bucket/prefix` under which `{name}/` is written."""
-    endpoint: str | None = None
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")] | None = None
     """URL of an S3 server that is not AWS. Falls back to AWS_ENDPOINT_URL."""
     region: str | None = None
     """Falls back to AWS_REGION and AWS_DEFAULT_REGION."""
@@ -218,7 +219,10 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML, without secrets."""
-        return yaml.safe_dump(dump(self), sort_keys=False, allow_unicode=True, width=100)
+        text = yaml.safe_dump(dump(self), sort_keys=False, allow_unicode=True, width=100)
+        if _MISREAD.isdisjoint(text):
+            return text
+        return yaml.safe_dump(dump(self), sort_keys=False, width=100)
 
 
 def dump(section: BaseModel) -> dict[str, Any]:
@@ -244,17 +248,9 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         ConfigError: one line per fault: the path of the key, what was given, what is allowed.
     """
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror or error}"]) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}"]) from None
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{path}: is not YAML: {' '.join(str(error).split())}"]) from None
-    if raw is None:
-        raw = {}
-    if not isinstance(raw, dict):
-        raise ConfigError([f"{path}: the top level must be a mapping of sections, got {type(raw).__name__}"])
+        raw = read_tree(path)
+    except TreeError as error:
+        raise ConfigError([f"{path}: {error}"]) from None
     config = parse_config(raw)
     return apply_overrides(config, overrides) if overrides else config
 
@@ -264,7 +260,7 @@ def parse_config(raw: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError([_describe(fault) for fault in error.errors()]) from None
+        raise ConfigError(describe(error, Config)) from None
 
 
 def apply_overrides(config: Config, overrides: list[str] | tuple[str, ...]) -> Config:
@@ -281,66 +277,9 @@ def apply_overrides(config: Config, overrides: list[str] | tuple[str, ...]) -> C
             faults.append(f"{override}: an override is written key=value, for example train.num_workers=4")
             continue
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            faults.append(f"{key}: {text!r} is not YAML: {' '.join(str(error).split())}")
-            continue
-        if fault := _put(plain, key.split("."), value):
-            faults.append(f"{key}: {fault}")
+            put(plain, key, parse_yaml(text))
+        except TreeError as error:
+            faults.append(f"{key}: {error}")
     if faults:
         raise ConfigError(faults)
     return parse_config(plain)
-
-
-def _put(tree: Any, path: list[str], value: object) -> str | None:
-    """Set one leaf of nested dicts and tuples in place; the fault in words, or None."""
-    for depth, part in enumerate(path):
-        last = depth == len(path) - 1
-        if isinstance(tree, dict):
-            if last:
-                tree[part] = value
-                return None
-            if part not in tree:
-                return f"unknown key {part!r}; allowed: {', '.join(map(str, tree))}"
-            if tree[part] is None:
-                return f"{'.'.join(path[: depth + 1])} is not set, so nothing below it can be; set it in the file first"
-            if isinstance(tree[part], tuple):
-                tree[part] = list(tree[part])
-            tree = tree[part]
-        elif isinstance(tree, list):
-            if not part.isdigit() or int(part) >= len(tree):
-                return f"{part!r} is not a position in a list of {len(tree)} (counted from 0)"
-            if last:
-                tree[int(part)] = value
-                return None
-            tree = tree[int(part)]
-        else:
-            return f"{'.'.join(path[:depth])} is a plain value and has no key {part!r}"
-    return None
-
-
-def _describe(fault: ErrorDetails) -> str:
-    path = ".".join(str(part) for part in fault["loc"]) or "(top level)"
-    given = fault["input"]
-    if fault["type"] == "extra_forbidden":
-        allowed = list(_section_at(fault["loc"][:-1]).model_fields)
-        near = difflib.get_close_matches(str(fault["loc"][-1]), allowed, n=1)
-        return f"{path}: unknown key{f', did you mean {near[0]!r}?' if near else ';'} allowed: {', '.join(allowed)}"
-    reason = fault["msg"].removeprefix("Value error, ")
-    shown = "a mapping" if isinstance(given, dict | BaseModel) else repr(given)
-    return f"{path}: {reason}" if isinstance(given, dict | BaseModel) else f"{path}: {shown} given; {reason}"
-
-
-def _section_at(path: tuple[int | str, ...]) -> type[BaseModel]:
-    """The section class that stands at `path` of `Config`."""
-    section: type[BaseModel] = Config
-    for part in path:
-        if isinstance(part, str) and part in section.model_fields:
-            section = section_in(section.model_fields[part].annotation) or section
-    return section
-
-
-def section_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type):
-        return annotation if issubclass(annotation, BaseModel) else None
-    return next((found for arg in get_args(annotation) if (found := section_in(arg))), None)

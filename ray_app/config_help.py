@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from ray_app.config import section_in
+from ray_app.faults import sections_in
 
 _WIDTH = 44
 
@@ -19,7 +19,7 @@ def describe_keys(section: type[BaseModel]) -> str:
 def _lines(section: type[BaseModel], path: str, seen: dict[type[BaseModel], str]) -> Iterator[str]:
     seen[section] = path
     for name, field in section.model_fields.items():
-        inner = section_in(field.annotation)
+        inner = next(iter(sections_in(field.annotation)), None)
         if inner is None:
             yield _line(f"{path}{name}: {_type_name(field.annotation)}{_default(field)}", field.description)
             continue
