@@ -49,8 +49,9 @@ class Windows(NamedTuple):
 
 
 def cut_windows(histories: Ragged, weights: FloatArray, max_history_len: int) -> Windows:
-    """Cut each history, from its end, into windows that overlap by one event: every event but a user's first is a
-    target exactly once. Users with fewer than two events give no window.
+    """Cut each history, from its end, into windows that overlap by one event.
+
+    So every event but a user's first is a target exactly once. Users with fewer than two events give no window.
     """
     predictions = np.maximum(histories.lengths - 1, 0)
     count = -(-predictions // max_history_len)
@@ -99,8 +100,10 @@ def collate(windows: Windows, chosen: NDArray[np.int64]) -> Batch:
 
 
 def pad_histories(histories: Ragged, max_history_len: int) -> tuple[Tensor, Tensor]:
-    """The last `max_history_len` items of each history, padded on the right: int64 `[batch, history]`, and the
-    number of items in each row, int64 `[batch]` (0 for an empty history).
+    """The last `max_history_len` items of each history, padded on the right, and how many they are.
+
+    Returns:
+        int64 `[batch, history]` and int64 `[batch]` (0 for an empty history).
     """
     length = np.minimum(histories.lengths, max_history_len)
     longest = max(int(length.max(initial=0)), 1)

@@ -44,11 +44,13 @@ class Shard:
         if self._kept is not None:
             yield self._kept
             return
-        number = 0
-        for number, window in enumerate(self._stream(), start=1):  # noqa: B007
-            yield window
-        if number == 1:
+        stream = self._stream()
+        window, following = next(stream, None), next(stream, None)
+        if following is None:
             self._kept = window
+        while window is not None:
+            yield window
+            window, following = following, next(stream, None)
 
     def batches(self, steps: int, max_history_len: int, rng: np.random.Generator, first: int) -> Iterator[Batch]:
         """Every training position once, in exactly `steps` batches, without the first `first` of them."""

@@ -24,13 +24,17 @@ def stream_tables(storage: Storage, uris: list[str]) -> Iterator[pa.Table]:
     Parts are read by our own function and not by `read_parquet`: that starts a pool of footer readers on every
     execution, and it would not keep to the order. The tasks reserve no CPU, since training may hold them all.
     """
-    import ray
+    import ray  # noqa: PLC0415 (the plain loop runs without it)
 
     if not uris:
         return
     parts = ray.data.from_items([{"uri": uri} for uri in uris], override_num_blocks=len(uris))
     tables = parts.map_batches(
-        partial(_read, storage), batch_size=1, batch_format="pyarrow", num_cpus=0, concurrency=min(4, len(uris))
+        partial(_read, storage),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=0,
+        compute=ray.data.TaskPoolStrategy(size=min(4, len(uris))),
     )
     tables.context.execution_options.preserve_order = True
     tables.context.enable_progress_bars = False

@@ -8,6 +8,7 @@ Sources: Kang & McAuley 2018 (SASRec, arXiv 1808.09781); pre-norm and sampled so
 (gSASRec, arXiv 2308.07192) and Klenitskiy & Vasilev 2023 (arXiv 2309.07602).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -70,11 +71,13 @@ class Backbone(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """`[batch, history, dim]` to the same; position t depends on positions up to t alone."""
-        hidden = vectors + self.positions.weight[: vectors.shape[1]]
+        # Scaled as in Vaswani et al. 2017: tied vectors are small for the output's sake and would drown in dropout.
+        hidden = vectors * math.sqrt(vectors.shape[-1]) + self.positions.weight[: vectors.shape[1]]
         hidden = functional.dropout(hidden, self.dropout, self.training)
         for block in self.blocks:
             hidden = block(hidden)
-        return self.norm(hidden)
+        out: Tensor = self.norm(hidden)
+        return out
 
 
 class Head(nn.Module):
@@ -109,10 +112,11 @@ class SequenceModel(nn.Module):
     def vectors(self, items: Tensor) -> Tensor:
         """Vectors of item indices (padding gives some item's vector; a causal reader never sees it): `[..., dim]`."""
         rows = self.row_of_item[(items - 1).clamp_min(0)]
-        if self.num_known == 0:
-            return self.head.items(rows)
-        if self.num_known == self.num_items:
-            return self.backbone.items(rows)
+        vectors: Tensor
+        if self.num_known in (0, self.num_items):
+            table = self.head.items if self.num_known == 0 else self.backbone.items
+            vectors = table(rows)
+            return vectors
         known = rows < self.num_known
         from_backbone = self.backbone.items(torch.where(known, rows, 0))
         from_head = self.head.items(torch.where(known, 0, rows - self.num_known))
@@ -129,7 +133,8 @@ class SequenceModel(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Item indices `[batch, history]`, padded on the right, to query vectors `[batch, history, dim]`."""
-        return self.backbone(self.vectors(items))  # type: ignore[no-any-return]
+        queries: Tensor = self.backbone(self.vectors(items))
+        return queries
 
     def scores(self, items: Tensor, lengths: Tensor, table: Tensor | None = None) -> Tensor:
         """Score of every item after each history: `[batch, num_items + 1]`, column 0 (padding) is -inf.

@@ -26,7 +26,10 @@ CHECK_EVERY = 50
 class Task(Protocol):
     """What is trained: a model, its batches, its loss and its validation, all for this worker's share of the data."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """Trained in place."""
+
     metric: str
     """Key of `validate()` that early stopping watches; higher is better."""
     steps_per_epoch: int

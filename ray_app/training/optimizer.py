@@ -54,8 +54,10 @@ def freeze(model: nn.Module, rates: dict[str, float | None]) -> None:
 
 
 def build_optimizer(model: nn.Module, phase: Phase, rates: dict[str, float | None], decay_all: bool) -> Optimizer:
-    """One parameter group per (rate, decay). Plain weight decay falls on matrices of the head alone, since the
-    backbone is held by L2-SP; with `decay_all` (training from scratch) on every matrix.
+    """One parameter group per (rate, decay).
+
+    Plain weight decay falls on matrices of the head alone, since the backbone is held by L2-SP; with `decay_all`
+    (training from scratch) on every matrix.
     """
     groups: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():

@@ -1,10 +1,11 @@
-"""Progress that a person can watch: workers post epochs to a board, the driver shows them and writes TensorBoard files."""
+"""Progress to watch: workers post epochs to a board, the driver shows them and writes TensorBoard files."""
 
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -35,9 +36,11 @@ class Board:
 
 
 @contextmanager
-def watched(title: str, schedule: Schedule, metric: str, console: Console, storage: Storage, uri: str) -> Iterator[ActorHandle]:
+def watched(
+    title: str, schedule: Schedule, metric: str, console: Console, storage: Storage, uri: str
+) -> Iterator[ActorHandle[Any]]:
     """A board whose records appear on `console`, one line per epoch, and as TensorBoard files under `uri`."""
-    board = ray.remote(num_cpus=0)(Board).remote()
+    board: ActorHandle[Any] = ray.remote(num_cpus=0)(Board).remote()
     done = threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         thread = threading.Thread(
@@ -55,31 +58,39 @@ def watched(title: str, schedule: Schedule, metric: str, console: Console, stora
 
 
 def _show(
-    board: ActorHandle, done: threading.Event, title: str, schedule: Schedule, metric: str, console: Console, folder: Path
+    board: ActorHandle[Any],
+    done: threading.Event,
+    title: str,
+    schedule: Schedule,
+    metric: str,
+    console: Console,
+    folder: Path,
 ) -> None:
-    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (takes seconds)
 
     names = [phase.name for phase in schedule.phases]
     epochs = {phase.name: phase.epochs for phase in schedule.phases}
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} epochs"))
-    best, number = None, 0
+    best: float | None = None
+    number = 0
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bars:
         bar = bars.add_task(title, total=sum(epochs.values()))
         writer: SummaryWriter | None = None
         while True:
             last_look = done.is_set()
-            for record in ray.get(board.take.remote()):
+            records: list[Record] = ray.get(board.take.remote())
+            for record in records:
                 number += 1
                 value = record.get(f"val/{metric}")
                 is_best = isinstance(value, float) and (best is None or value > best)
-                best = value if is_best else best
+                best = value if isinstance(value, float) and is_best else best
                 console.print(describe(title, epochs, metric, record, is_best), highlight=False)
                 earlier = sum(epochs[name] for name in names[: names.index(str(record["phase"]))])
                 bars.update(bar, completed=earlier + int(record["epoch"]))
                 writer = writer or SummaryWriter(str(folder))
-                for name, scalar in record.items():
+                for key, scalar in record.items():
                     if isinstance(scalar, float):
-                        writer.add_scalar(name, scalar, number)
+                        writer.add_scalar(key, scalar, number)
             if last_look:
                 break
             done.wait(POLL_S)

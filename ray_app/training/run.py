@@ -47,7 +47,9 @@ class Run:
             manifest = self.storage.read_bytes(join(self.start_from, checkpoint.MANIFEST_FILE))
             start = json.loads(manifest)["files"]
         exclude_seen = self.config.evaluate.exclude_seen
-        return fingerprint(self.config.model, self.schedule, train, self.dataset.manifest.fingerprint, start, exclude_seen)
+        return fingerprint(
+            self.config.model, self.schedule, train, self.dataset.manifest.fingerprint, start, exclude_seen
+        )
 
     @property
     def name(self) -> str:

@@ -26,7 +26,7 @@ CONTROLLER_FAILURES = 3
 """Without a limit Ray Train waits for ever for resources that the cluster does not have."""
 
 
-def build_trainer(run: Run, board: ActorHandle | None = None) -> TorchTrainer:
+def build_trainer(run: Run, board: ActorHandle[Any] | None = None) -> TorchTrainer:
     """A trainer for `run`; fitting it again after a loss goes on from the last checkpoint.
 
     Args:
@@ -46,9 +46,7 @@ def build_trainer(run: Run, board: ActorHandle | None = None) -> TorchTrainer:
             name=run.name,
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(
-                max_failures=train.max_failures, controller_failure_limit=CONTROLLER_FAILURES
-            ),
+            failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=CONTROLLER_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
         ),
     )
@@ -90,7 +88,9 @@ def _last_snapshot() -> Snapshot | None:
         return Snapshot.load(Path(name))
 
 
-def _report(run: Run, world: World, board: ActorHandle | None, record: dict[str, float | str], now: Snapshot) -> None:
+def _report(
+    run: Run, world: World, board: ActorHandle[Any] | None, record: dict[str, float | str], now: Snapshot
+) -> None:
     """Every rank reports, rank 0 brings the checkpoint; the upload goes on while training does."""
     metrics = {**record, **_place(now.progress)}
     if world.rank:

@@ -1,0 +1,83 @@
+"""Train the sequence model on one public log with the plain loop, no Ray: quality and CPU time, as JSON lines.
+
+    python benchmarks/train_plain.py --data FOLDER --config jobs/configs/amazon_beauty.yaml [key=value ...]
+
+Each epoch gives its record and the CPU seconds spent in training so far (validation apart); the last line the test
+metrics under both protocols (seen items kept, seen items excluded).
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from leave_one_out import load_sequences
+
+from ray_app.config import load_config
+from ray_app.data.batches import num_steps
+from ray_app.data.sequences import Histories
+from ray_app.data.shard import Shard
+from ray_app.metrics import hit_rate, ndcg
+from ray_app.models.sequence import SequenceModel
+from ray_app.tasks.recommend import RecommendTask, shape_of, target_ranks_of
+from ray_app.training.loop import LoopSettings, fit
+from ray_app.training.snapshot import Snapshot
+from ray_app.training.world import World
+
+
+class TimedTask(RecommendTask):
+    """Counts the CPU seconds of validation, so that they can be left out."""
+
+    validation_s = 0.0
+
+    def validate(self) -> dict[str, tuple[float, float]]:
+        """See `Task.validate`."""
+        began = time.process_time()
+        try:
+            return super().validate()
+        finally:
+            self.validation_s += time.process_time() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--until", type=float, help="stop at this validation ndcg@10")
+    parser.add_argument("overrides", nargs="*")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    config = load_config(args.config, args.overrides)
+    table, num_items, counts = load_sequences(args.data)
+    targets = int(np.maximum(table["num_train"].to_numpy() - 1, 0).sum())
+    torch.manual_seed(config.train.seed)
+    model = SequenceModel(shape_of(config.model), torch.arange(num_items), 0, config.model.dropout)
+    task = TimedTask(
+        model, {}, Shard([], targets, lambda _: iter([table]), config.train.window_users),
+        num_steps(targets, config.train.tokens_per_batch), config.model,
+        train_counts=torch.from_numpy(counts), exclude_seen=config.evaluate.exclude_seen,
+    )  # fmt: skip
+    began = time.process_time()
+
+    def report(record: dict[str, float | str], snapshot: Snapshot) -> None:
+        spent = time.process_time() - began - task.validation_s
+        print(json.dumps({**record, "train_cpu_s": round(spent, 2), "targets": targets}), flush=True)
+        if args.until and float(record.get("val/ndcg@10", 0)) >= args.until:
+            raise SystemExit
+
+    progress = fit(task, config.schedule, LoopSettings(seed=config.train.seed), World.current(), report)
+    spent = time.process_time() - began - task.validation_s
+    histories = Histories.from_tables([table])
+    result: dict[str, object] = {"best": progress.best, "train_cpu_s": round(spent, 2), "seed": config.train.seed}
+    for name, exclude in (("kept", False), ("excluded", True)):
+        ranks = list(target_ranks_of(model.eval(), histories, "test", exclude))
+        for metric, function in (("hit_rate@10", hit_rate), ("ndcg@10", ndcg)):
+            result[f"test/{metric} {name}"] = round(float(np.concatenate([function(r, 10) for r in ranks]).mean()), 5)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

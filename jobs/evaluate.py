@@ -1,0 +1,20 @@
+"""Rank the test part of the target log by the fine-tuned model, the same model from scratch and the baselines.
+
+    python jobs/evaluate.py --config jobs/configs/demo.yaml [key=value ...]
+
+Writes `metrics.json` and `report.html`; trains what is missing first.
+"""
+
+from door import run
+from stages import compared_runs, evaluate_stage, target_dataset
+
+from ray_app.config import Config
+
+
+def main(config: Config) -> None:
+    target = target_dataset(config)
+    evaluate_stage(config, target, compared_runs(config, target))
+
+
+if __name__ == "__main__":
+    run(__doc__, main)

@@ -1,0 +1,23 @@
+"""Raw logs to an evaluated, fine-tuned recommender: prepare, pretrain, fine-tune, evaluate, predict.
+
+    python jobs/pipeline.py --config jobs/configs/demo.yaml [key=value ...]
+    ray job submit --working-dir . -- python jobs/pipeline.py --config jobs/configs/demo.yaml [key=value ...]
+
+Every stage finds what exists and does what is missing: run again, it is quick; killed, it goes on.
+"""
+
+from door import run
+from stages import compared_runs, evaluate_stage, predict_stage, target_dataset
+
+from ray_app.config import Config
+
+
+def main(config: Config) -> None:
+    target = target_dataset(config)
+    runs = compared_runs(config, target)
+    evaluate_stage(config, target, runs)
+    predict_stage(config, target, next(iter(runs.values())).uri)
+
+
+if __name__ == "__main__":
+    run(__doc__, main)

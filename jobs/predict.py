@@ -1,0 +1,20 @@
+"""Write the top-k items of every user of the target log to parquet: user_id, item_id, rank, score.
+
+    python jobs/predict.py --config jobs/configs/demo.yaml predict.k=20 predict.history=all [key=value ...]
+
+`predict.history=before_test` gives exactly the lists that evaluation scored.
+"""
+
+from door import run
+from stages import finetune_run, predict_stage, target_dataset, train
+
+from ray_app.config import Config
+
+
+def main(config: Config) -> None:
+    target = target_dataset(config)
+    predict_stage(config, target, train(finetune_run(config, target)))
+
+
+if __name__ == "__main__":
+    run(__doc__, main)

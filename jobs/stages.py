@@ -1,0 +1,155 @@
+"""The stages of the pipeline, each of which finds its own finished work and otherwise does it."""
+
+import json
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ray_app.checkpoint import MANIFEST_FILE
+from ray_app.config import Config, fingerprint
+from ray_app.data.dataset import Dataset
+from ray_app.data.prepare import prepare
+from ray_app.errors import DataError, UserError
+from ray_app.report import Evidence, summary_table, write_report
+from ray_app.storage import Storage, join
+from ray_app.tasks.examples import pick_examples
+from ray_app.tasks.predictions import predict, predictions_uri
+from ray_app.tasks.ranking import evaluate
+from ray_app.tasks.recommend import METRIC
+from ray_app.training.progress import watched
+from ray_app.training.run import Run
+from ray_app.training.snapshot import Snapshot
+from ray_app.training.trainer import build_trainer
+
+METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"
+console = Console()
+
+
+def bars(title: str) -> Progress:
+    """Progress bars of one stage; nothing is drawn where nobody watches."""
+    columns = (TextColumn(f"{title}: {{task.description}}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def say(stage: str, verb: str, uri: str) -> None:
+    """One line per stage: what was done, and where it is."""
+    console.print(f"{stage}: {verb} {uri}", highlight=False, soft_wrap=True)
+
+
+def target_dataset(config: Config) -> Dataset:
+    """The prepared target log."""
+    with bars("prepare") as progress:
+        dataset = prepare(Storage.from_config(config.storage), config.name, config.data, progress)
+    counts = dataset.manifest.counts
+    say("prepare", f"{counts.rows_kept:,} of {counts.rows_in:,} rows, {counts.users:,} users in", dataset.uri)
+    return dataset
+
+
+def source_dataset(config: Config, target: Dataset) -> Dataset:
+    """The prepared source log, which may know nothing that lies past the target's cutoff.
+
+    Raises:
+        DataError: the source's train part reaches beyond the target's.
+    """
+    assert config.pretrain is not None
+    with bars("prepare the source") as progress:
+        source = prepare(target.storage, config.name, config.pretrain.data, progress)
+    mine, theirs = source.manifest.cutoffs.validation_start, target.manifest.cutoffs.validation_start
+    if theirs is not None and (mine is None or mine > theirs):
+        raise DataError(
+            "pretraining would see events past the target's cutoff: give pretrain.data.split the kind, "
+            "validation_start and test_start of data.split, or earlier ones"
+        )
+    return source
+
+
+def pretrain_run(config: Config, target: Dataset) -> Run:
+    """Train on the source log from random weights."""
+    assert config.pretrain is not None
+    return Run("pretrain", config, config.pretrain.schedule, source_dataset(config, target))
+
+
+def finetune_run(config: Config, target: Dataset) -> Run:
+    """Fine-tune from `model.start_from`, else from the pretrained model; without either, train from scratch."""
+    start = config.model.start_from
+    if start is None and config.pretrain is not None:
+        start = train(pretrain_run(config, target))
+    return Run("finetune", config, config.schedule, target, start) if start else scratch_run(config, target)
+
+
+def scratch_run(config: Config, target: Dataset) -> Run:
+    """The same model on the target log alone: what fine-tuning must beat."""
+    return Run("scratch", config, config.evaluate.scratch_schedule, target)
+
+
+def train(run: Run) -> str:
+    """Fit the run unless its result exists; the URI of the published checkpoint."""
+    if run.is_published():
+        say(run.role, "found", run.uri)
+        return run.uri
+    board_uri = join(run.storage.root(run.config.name), "tensorboard", run.name)
+    with watched(run.role, run.schedule, METRIC, console, run.storage, board_uri) as board:
+        result = build_trainer(run, board).fit()
+    if isinstance(result.return_value, UserError):
+        raise result.return_value
+    with result.checkpoint.as_directory() as folder:
+        run.publish(Snapshot.load(folder))
+    say(run.role, "wrote", run.uri)
+    return run.uri
+
+
+def compared_runs(config: Config, target: Dataset) -> dict[str, Run]:
+    """Published runs by their name in the results table; the main one first."""
+    main = finetune_run(config, target)
+    runs = {"fine-tuned" if main.role == "finetune" else "scratch": main}
+    if main.role == "finetune" and config.evaluate.scratch:
+        runs["scratch"] = scratch_run(config, target)
+    if main.role == "finetune" and config.pretrain is not None and config.model.start_from is None:
+        runs["pretrained"] = pretrain_run(config, target)
+    for run in runs.values():
+        train(run)
+    return runs
+
+
+def evaluate_stage(config: Config, target: Dataset, runs: dict[str, Run]) -> str:
+    """Compare the runs with the baselines, write metrics and report, print the table; the URI of their folder."""
+    storage = target.storage
+    manifests = [storage.read_bytes(join(run.uri, MANIFEST_FILE)).decode() for run in runs.values()]
+    key = fingerprint(target.manifest.fingerprint, config.evaluate, config.train.seed, list(runs), manifests)
+    folder = join(storage.root(config.name), "evaluations", key)
+    metrics_uri = join(folder, METRICS_FILE)
+    if storage.exists(metrics_uri):
+        say("evaluate", "found", folder)
+        metrics = json.loads(storage.read_bytes(metrics_uri))
+    else:
+        uris = {name: run.uri for name, run in runs.items()}
+        with bars("evaluate") as progress:
+            metrics = evaluate(storage, target, uris, config, progress)
+        page = write_report(_evidence(config, target, runs, metrics))
+        storage.write_bytes(join(folder, REPORT_FILE), page.encode())
+        storage.write_bytes(metrics_uri, json.dumps(metrics, indent=1).encode())
+        say("evaluate", "wrote", folder)
+    console.print(summary_table(metrics))
+    return folder
+
+
+def _evidence(config: Config, target: Dataset, runs: dict[str, Run], metrics: dict[str, object]) -> Evidence:
+    main = next(iter(runs.values()))
+    manifest = json.loads(target.storage.read_bytes(join(main.uri, MANIFEST_FILE)))
+    return Evidence(
+        config=config,
+        data=target.manifest,
+        metrics=metrics,
+        records={name: run.records() for name, run in runs.items()},
+        examples=pick_examples(target.storage, target, main.uri, config),
+        versions={**manifest["versions"], "git commit": manifest["git_commit"]},
+    )
+
+
+def predict_stage(config: Config, target: Dataset, model_uri: str) -> str:
+    """Top-k lists of every user; the URI of their folder."""
+    uri = predictions_uri(target.storage, target, model_uri, config)
+    with bars("predict") as progress:
+        counts = predict(target.storage, target, model_uri, config, uri, progress)
+    say("predict", f"{counts['users']:,} users in", uri)
+    return uri

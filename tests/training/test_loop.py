@@ -1,0 +1,220 @@
+"""The loop on a small task: phases, early stopping, exact resume, and the same numbers on one worker and on two."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, multiprocessing, nn
+
+from ray_app.errors import TrainingError
+from ray_app.schedule import ParamGroup, Phase, Schedule
+from ray_app.training.loop import LoopSettings, fit
+from ray_app.training.optimizer import assign_rates, rate_factor
+from ray_app.training.snapshot import Progress, Snapshot
+from ray_app.training.world import World
+
+EVERYTHING = (ParamGroup(match=".*"),)
+HEAD_ONLY = (ParamGroup(match=r"^backbone\.", rate="frozen"), ParamGroup(match=r"^head\."))
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.backbone = nn.Linear(4, 8)
+        self.norm_free = nn.Dropout(0.3)
+        self.head = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm_free(torch.relu(self.backbone(x)))).squeeze(1)
+
+
+class Regression:
+    """Linear regression on fixed batches; each worker takes its slice of every global batch."""
+
+    metric = "r"
+    steps_per_epoch = 6
+
+    def __init__(self, rank: int = 0, size: int = 1, dropout: float = 0.3, pretrained: bool = False) -> None:
+        self.memory_settings: dict[str, object] = {"train.tokens_per_batch": 8}
+        self.model: nn.Module = Net()
+        self.model.norm_free.p = dropout
+        self.reference = {}
+        if pretrained:
+            named = self.model.named_parameters()
+            self.reference = {n: p.detach().clone() for n, p in named if n.startswith("backbone.")}
+        data = torch.Generator().manual_seed(0)
+        self.x = torch.randn(6, 8, 4, generator=data)
+        self.y = self.x.sum(2)
+        self.rank, self.size = rank, size
+        self.poison_at: int | None = None
+
+    def batches(self, rng: np.random.Generator, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(first, self.steps_per_epoch):
+            x, y = self.x[step][self.rank :: self.size], self.y[step][self.rank :: self.size]
+            yield x * (float("nan") if step == self.poison_at else 1), y
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        x, y = batch
+        return ((self.model(x) - y) ** 2).sum(), torch.tensor(float(len(y)))
+
+    def validate(self) -> dict[str, tuple[float, float]]:
+        error = ((self.model(self.x[0]) - self.y[0]) ** 2).mean().item()
+        return {"r": (-error / self.size, 1 / self.size)}
+
+
+def schedule(*phases: Phase, **settings: object) -> Schedule:
+    return Schedule(phases=phases, **settings)
+
+
+def losses(progress: Progress) -> list[float]:
+    return [float(record["train/loss"]) for record in progress.records if "train/loss" in record]
+
+
+TWO_PHASES = schedule(
+    Phase(name="head", epochs=2, learning_rate=0.05, groups=HEAD_ONLY),
+    Phase(
+        name="full", epochs=3, learning_rate=0.02, groups=EVERYTHING, l2_sp=0.1, warmup=0.2, decay="cosine", patience=5
+    ),
+)
+
+
+def weights(task: Regression) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in task.model.state_dict().items()}
+
+
+def test_head_phase_leaves_the_backbone_alone() -> None:
+    task = Regression(pretrained=True)
+    before = weights(task)
+    progress = fit(task, schedule(TWO_PHASES.phases[0]), LoopSettings(), World.current(), lambda *_: None)
+    after = weights(task)
+    assert torch.equal(before["backbone.weight"], after["backbone.weight"])
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+    assert [record["phase"] for record in progress.records] == ["start", "head", "head"]
+
+
+def test_training_lowers_the_loss() -> None:
+    task = Regression(dropout=0.0)
+    phase = Phase(name="full", epochs=20, learning_rate=0.05, groups=EVERYTHING)
+    progress = fit(task, schedule(phase), LoopSettings(), World.current(), lambda *_: None)
+    assert losses(progress)[-1] < losses(progress)[0] / 10
+
+
+@pytest.mark.parametrize("every", [None, 4])
+def test_resume_anywhere_gives_the_same_weights(tmp_path: Path, every: int | None) -> None:
+    settings = LoopSettings(seed=3, checkpoint_every_steps=every)
+    saved: list[Path] = []
+
+    def save(_: object, snapshot: Snapshot) -> None:
+        folder = tmp_path / str(len(saved))
+        folder.mkdir()
+        snapshot.save(folder)
+        saved.append(folder)
+
+    whole = Regression(pretrained=True)
+    progress = fit(whole, TWO_PHASES, settings, World.current(), save)
+    assert len(saved) == (5 if every is None else 10)
+    for folder in saved:
+        resumed = Regression(pretrained=True)
+        again = fit(resumed, TWO_PHASES, settings, World.current(), lambda *_: None, Snapshot.load(folder))
+        for name, value in weights(whole).items():
+            assert torch.equal(value, weights(resumed)[name]), (folder.name, name)
+        assert again.best == progress.best
+        assert losses(again) == pytest.approx(losses(progress), rel=1e-12)
+
+
+def test_patience_ends_a_phase_with_its_best_weights() -> None:
+    task = Regression()
+    values = iter([-5.0, -1.0, -2.0, -3.0, -4.0])
+    seen: list[dict[str, Tensor]] = []
+
+    def validate() -> dict[str, tuple[float, float]]:
+        seen.append(weights(task))
+        return {"r": (next(values), 1.0)}
+
+    task.validate = validate  # type: ignore[method-assign]
+    phase = Phase(name="full", epochs=50, groups=EVERYTHING, patience=2)
+    progress = fit(task, schedule(phase), LoopSettings(), World.current(), lambda *_: None)
+    assert len(progress.records) == 4
+    assert progress.best == -1.0
+    assert torch.equal(task.model.state_dict()["head.weight"], seen[1]["head.weight"])
+
+
+def test_a_phase_that_never_helps_gives_back_the_earlier_weights() -> None:
+    """What validation liked best before the phase is what comes out of it."""
+    task = Regression(pretrained=True)
+    start = weights(task)
+    values = iter([-1.0, -2.0, -3.0])
+    task.validate = lambda: {"r": (next(values), 1.0)}  # type: ignore[method-assign]
+    fit(
+        task,
+        schedule(Phase(name="full", epochs=9, groups=EVERYTHING, patience=2)),
+        LoopSettings(),
+        World.current(),
+        lambda *_: None,
+    )
+    assert torch.equal(task.model.state_dict()["backbone.weight"], start["backbone.weight"])
+
+
+def test_l2_sp_holds_the_backbone() -> None:
+    def moved(strength: float) -> float:
+        task = Regression(pretrained=True, dropout=0.0)
+        phase = Phase(name="full", epochs=10, learning_rate=0.05, groups=EVERYTHING, l2_sp=strength)
+        fit(task, schedule(phase), LoopSettings(), World.current(), lambda *_: None)
+        return (task.model.backbone.weight - task.reference["backbone.weight"]).norm().item()
+
+    free, held, tight = moved(0.0), moved(1.0), moved(10.0)
+    assert tight < held < free
+
+
+def test_non_finite_loss_names_phase_epoch_and_step() -> None:
+    task = Regression()
+    task.poison_at = 4
+    with pytest.raises(TrainingError, match=r"phase 'full', epoch 1, step 4.*learning_rate \(now 0.001\)"):
+        fit(task, schedule(Phase(name="full", epochs=2)), LoopSettings(), World.current(), lambda *_: None)
+
+
+def test_every_parameter_needs_a_group_and_every_group_a_parameter() -> None:
+    with pytest.raises(TrainingError, match=r"no group covers parameter 'head.weight'"):
+        assign_rates(Net(), Phase(name="x", epochs=1, groups=(ParamGroup(match="^backbone"),)))
+    with pytest.raises(TrainingError, match=r"'\^haed' matches no parameter"):
+        assign_rates(Net(), Phase(name="x", epochs=1, groups=(ParamGroup(match="^haed"), *EVERYTHING)))
+
+
+def test_rate_rises_over_the_warm_up_and_falls_with_the_cosine() -> None:
+    phase = Phase(name="x", epochs=1, warmup=0.5, decay="cosine")
+    assert [round(rate_factor(phase, step, 8), 3) for step in range(8)] == [
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+        1.0,
+        0.854,
+        0.5,
+        0.146,
+    ]
+
+
+def _worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    task = Regression(rank, 2, dropout=0.0, pretrained=True)
+    fit(task, TWO_PHASES, LoopSettings(), World.current(), lambda *_: None)
+    torch.distributed.destroy_process_group()
+    if rank == 0:
+        from safetensors.torch import save_file
+
+        save_file(copy.deepcopy(task.model.state_dict()), f"{folder}/two.safetensors")
+
+
+def test_two_workers_equal_one_at_the_same_global_batch(tmp_path: Path) -> None:
+    multiprocessing.start_processes(_worker, (str(tmp_path),), nprocs=2, start_method="spawn")
+    from safetensors.torch import load_file
+
+    one = Regression(dropout=0.0, pretrained=True)
+    fit(one, TWO_PHASES, LoopSettings(), World.current(), lambda *_: None)
+    for name, value in load_file(tmp_path / "two.safetensors").items():
+        torch.testing.assert_close(value, one.model.state_dict()[name], rtol=1e-5, atol=1e-6)
