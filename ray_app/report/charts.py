@@ -36,13 +36,12 @@ def learning_curves(title: str, records: Sequence[Record], metric: str = "ndcg@1
 
 
 def interval_bar(estimate: dict[str, float], upper: float) -> str:
-    """A mean as a dot on its interval, on a scale from 0 to `upper`; the numbers stand beside it."""
+    """A mean as a bar with its interval on it, on a scale from 0 to `upper`; the numbers stand beside it."""
     low, mean, high = (100 * estimate[end] / upper if upper else 0.0 for end in ("low", "mean", "high"))
     return (
-        '<svg class="bar" viewBox="0 0 104 12" aria-hidden="true">'
-        '<line class="grid" x1="2" x2="102" y1="6" y2="6"/>'
-        f'<line class="span" x1="{2 + low:.1f}" x2="{2 + high:.1f}" y1="6" y2="6"/>'
-        f'<circle class="dot" cx="{2 + mean:.1f}" cy="6" r="3"/></svg>'
+        '<svg class="bar" viewBox="0 0 102 12" aria-hidden="true">'
+        f'<rect class="mean" x="0" y="2" width="{mean:.1f}" height="8" rx="1"/>'
+        f'<path class="interval" d="M{low:.1f} 6H{high:.1f}M{low:.1f} 3V9M{high:.1f} 3V9"/></svg>'
     )
 
 
@@ -108,11 +107,14 @@ def _phases(epochs: Sequence[int], records: Sequence[Record], bottom: float) -> 
     if len(starts) < 2:
         return ""
     last = max(epochs)
-    return "".join(
-        f'<line class="phase" x1="{_x(start, last):.1f}" x2="{_x(start, last):.1f}" y1="{TOP - 4}" y2="{bottom}"/>'
-        f'<text class="phase-name" x="{_x(start, last) + 4:.1f}" y="{bottom - PANEL_HEIGHT + 12}">{escape(name)}</text>'
-        for start, name in starts
-    )
+    drawn = []
+    for start, name in starts:
+        x = _x(start, last)
+        if start:
+            drawn.append(f'<line class="phase" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 4}" y2="{bottom}"/>')
+        y = bottom - PANEL_HEIGHT + 12
+        drawn.append(f'<text class="phase-name" x="{x + 4:.1f}" y="{y}">{escape(name)}</text>')
+    return "".join(drawn)
 
 
 def _epoch_axis(last_epoch: int, height: int) -> str:

@@ -105,9 +105,11 @@ def _flow(data: Manifest) -> str:
         (counts.rows_in, f"rows read from {len(data.sources)} file{'s' if len(data.sources) != 1 else ''}"),
         (counts.rows_kept, f"kept, {counts.rows_quarantined:,} in quarantine"),
         (counts.users, f"users, {counts.items:,} items"),
-        (counts.train_events, "events to train on"),
-        (counts.validation_events, "to validate"),
-        (counts.test_events, "to test"),
+        (
+            counts.train_events + counts.validation_events + counts.test_events,
+            f"events: {counts.train_events:,} to train, {counts.validation_events:,} to validate, "
+            f"{counts.test_events:,} to test",
+        ),
     ]
     boxes = "".join(
         f'<li><div class="card"><strong>{number:,}</strong><span>{escape(label)}</span></div></li>'
@@ -117,10 +119,9 @@ def _flow(data: Manifest) -> str:
         f'<tr><th scope="row">{escape(reason)}</th><td class="number">{number:,}</td></tr>'
         for reason, number in sorted(counts.quarantined.items(), key=lambda pair: -pair[1])
     )
-    head = '<tr><th scope="col">Reason</th><th scope="col">Rows</th></tr>'
     table = (
         "<details><summary>What was put in quarantine, by reason</summary>"
-        f'<div class="scroll"><table><thead>{head}</thead><tbody>{reasons}</tbody></table></div></details>'
+        f'<div class="scroll"><table class="narrow"><tbody>{reasons}</tbody></table></div></details>'
     )
     notes = "".join(f"<li>{escape(note)}</li>" for note in data.notes)
     return _section(
@@ -137,7 +138,7 @@ def _curves(records: Mapping[str, Sequence[Record]]) -> str:
     if not records:
         return ""
     cards = "".join(
-        f'<figure class="card" style="margin:0"><h3>{escape(name)}</h3>{learning_curves(name, run)}</figure>'
+        f'<figure class="card"><h3>{escape(name)}</h3>{learning_curves(name, run)}</figure>'
         for name, run in records.items()
         if run
     )

@@ -6,8 +6,8 @@ from typing import Any
 from ray_app.report.charts import interval_bar
 
 COLUMNS = {
-    "hit_rate@10": "HR@10",
     "ndcg@10": "NDCG@10",
+    "hit_rate@10": "HR@10",
     "recall@10": "Recall@10",
     "mrr": "MRR",
     "coverage@10": "Coverage@10",
@@ -109,6 +109,7 @@ def _cell(estimate: dict[str, float], *, best: bool, extra: str = "") -> str:
 def _table(caption: str, head: str, rows: list[str]) -> str:
     """A table that scrolls sideways on its own where the page is narrow; `caption` is HTML."""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f'<figure class="table"><figcaption>{caption}</figcaption>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></figure>"
     )
