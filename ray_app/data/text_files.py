@@ -83,7 +83,7 @@ def parse_csv(block: bytes, header: Header, columns: Sequence[str]) -> Rows:
 
     wanted = [name for name in columns if name in header.names]
     table = pa.csv.read_csv(
-        pa.py_buffer(block),
+        pa.py_buffer(block or b"\n"),
         pa.csv.ReadOptions(column_names=list(header.names), use_threads=False, block_size=len(block) + 1),
         pa.csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=True, invalid_row_handler=refuse),
         pa.csv.ConvertOptions(
@@ -215,7 +215,7 @@ def _json_column(values: list[Any]) -> pa.Array:
         column = pa.array(values)
         if not any(isinstance(value, bool) for value in values) or pa.types.is_boolean(column.type):
             return column
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
         pass
     texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
     return pa.array([None if text is None else text.encode(errors="replace").decode() for text in texts], pa.string())

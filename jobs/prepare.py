@@ -1,0 +1,53 @@
+"""Read raw logs, quarantine what is no event, split, and write the dataset that all later stages read.
+
+    python jobs/prepare.py --config jobs/configs/online_retail.yaml [key=value ...]
+
+A second run finds what the first one wrote. With a `pretrain` section, its log is prepared as well.
+"""
+
+from door import run
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ray_app.config import Config
+from ray_app.data.dataset import Dataset
+from ray_app.data.prepare import prepare
+from ray_app.data.quarantine import MEANING, Reason
+from ray_app.data.split import show_time
+from ray_app.storage import Storage
+
+
+def main(config: Config) -> None:
+    console, storage = Console(), Storage.from_config(config.storage)
+    logs = {"target": config.data} | ({"pretrain": config.pretrain.data} if config.pretrain else {})
+    for role, data in logs.items():
+        columns = (TextColumn(f"{role}: {{task.description}}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console) as progress:
+            dataset = prepare(storage, config.name, data, progress)
+        console.print(summary(role, dataset))
+        for note in dataset.manifest.notes:
+            console.print(f"note: {note}", highlight=False)
+
+
+def summary(role: str, dataset: Dataset) -> Table:
+    counts, cutoffs = dataset.manifest.counts, dataset.manifest.cutoffs
+    table = Table("", "count", "", title=f"{role}: {dataset.uri}", title_justify="left")
+    table.columns[1].justify = "right"
+    table.add_row("rows in", f"{counts.rows_in:,}", f"{len(dataset.manifest.sources)} files")
+    table.add_row("rows kept", f"{counts.rows_kept:,}")
+    for reason, count in counts.quarantined.items():
+        table.add_row(f"  {reason}", f"{count:,}", MEANING[Reason(reason)])
+    table.add_section()
+    table.add_row("users", f"{counts.users:,}", f"ids {dataset.user_type}")
+    table.add_row("items", f"{counts.items:,}", f"ids {dataset.item_type}")
+    starts = [f"from {show_time(us)} UTC" if us is not None else "" for us in cutoffs.model_dump().values()]
+    table.add_row("train events", f"{counts.train_events:,}")
+    table.add_row("validation events", f"{counts.validation_events:,}", starts[0] or "second-last event of each user")
+    table.add_row("test events", f"{counts.test_events:,}", starts[1] or "last event of each user")
+    table.add_row("held out, item unknown", f"{counts.unknown_item_events:,}", "not in the vocabulary")
+    return table
+
+
+if __name__ == "__main__":
+    run(__doc__, main)
