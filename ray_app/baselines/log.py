@@ -1,0 +1,67 @@
+"""The training events that baselines are counted from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_app.data.dataset import Dataset
+from ray_app.data.sequences import COLUMNS, Histories
+from ray_app.metrics import Scores
+
+UNSCORED = 1e-9
+"""Popularity is worth at most this much: far below any score that a baseline gives, so it only orders the rest."""
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """Training events, user after user, each user's from oldest to newest."""
+
+    items: NDArray[np.int32]
+    """Item indices `[events]`, from 1."""
+    offsets: NDArray[np.int64]
+    """Where each user's events begin and end, `[users + 1]`."""
+    times: NDArray[np.int64]
+    """Microseconds since 1970, or order numbers, `[events]`."""
+    weights: NDArray[np.float32]
+    """Weight of each event's type, `[events]`; 0 is context, which may be followed but is nothing to recommend."""
+    num_items: int
+    order_numbers: bool = False
+    """Times are order numbers of each user's own."""
+
+    @property
+    def users(self) -> NDArray[np.int64]:
+        """The row of the user of each event, `[events]`."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def popularity(self, chosen: NDArray[np.bool_] | slice = slice(None)) -> NDArray[np.float64]:
+        """Summed weights of the chosen events by item, `[num_items + 1]`."""
+        weights = self.weights[chosen].astype(np.float64)
+        return np.bincount(self.items[chosen], weights, minlength=self.num_items + 1).astype(np.float64)
+
+    def unscored(self) -> Scores:
+        """Scores `[num_items + 1]` in the order of popularity, all of them at most `UNSCORED`."""
+        order = np.unique(self.popularity(), return_inverse=True)[1]
+        # Places, not counts: float32 would round great counts to ties.
+        return np.asarray(UNSCORED * order / max(order.max(), 1), np.float32)
+
+
+def read_training_log(dataset: Dataset) -> TrainingLog:
+    """The train part of every user of a prepared dataset."""
+    parts = [Histories.from_tables([dataset.storage.read_table(uri, COLUMNS)]) for uri in dataset.part_uris]
+    in_train = [_in_train(part) for part in parts]
+    lengths = np.concatenate([part.num_train for part in parts])
+    return TrainingLog(
+        items=np.concatenate([part.items[kept] for part, kept in zip(parts, in_train, strict=True)]),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        times=np.concatenate([part.times[kept] for part, kept in zip(parts, in_train, strict=True)]),
+        weights=np.concatenate([part.weights[kept] for part, kept in zip(parts, in_train, strict=True)]),
+        num_items=dataset.num_items,
+        order_numbers=dataset.manifest.data["timestamp_unit"] == "order",
+    )
+
+
+def _in_train(histories: Histories) -> NDArray[np.bool_]:
+    lengths = np.diff(histories.offsets)
+    place = np.arange(len(histories.items)) - np.repeat(histories.offsets[:-1], lengths)
+    return place < np.repeat(histories.num_train, lengths)

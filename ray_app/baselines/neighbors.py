@@ -1,0 +1,93 @@
+"""Items alike: by the users who had them, and by their texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ray_app.baselines.histories import Matrix, bags, empty, matrix, settled
+from ray_app.baselines.log import TrainingLog
+from ray_app.metrics import Ragged, Scores
+from ray_app.schema import Col
+
+BLOCK = 1 << 22
+"""Cosines held in memory at a time."""
+
+
+@dataclass(frozen=True)
+class ItemKNN:
+    """Sum over the history's items of the cosine between the sets of users who had them (Sarwar et al., 2001)."""
+
+    similarity: Matrix
+    unscored: Scores
+
+    @classmethod
+    def fit(cls, log: TrainingLog, keep: int = 1000) -> Self:
+        """Each item keeps its nearest `keep`."""
+        counted = log.weights > 0
+        had = matrix(1, log.items[counted], log.users[counted], (log.num_items + 1, len(log.offsets) - 1))
+        had.data[:] = 1
+        return cls(nearest(had, keep), log.unscored())
+
+    def scores(self, histories: Ragged) -> Scores:
+        """Over the distinct items of the whole history."""
+        found: Scores = (bags(histories, len(self.unscored) - 1) @ self.similarity).toarray()
+        return found + self.unscored
+
+
+def item_texts(items: pa.Table) -> list[str]:
+    """Title, description, brand and category of each row of the prepared item table, as one text."""
+    columns = [items[name].to_pylist() for name in (Col.TITLE, Col.DESCRIPTION, Col.BRAND, Col.CATEGORY)]
+    return [" ".join(part for part in parts if part) for parts in zip(*columns, strict=True)]
+
+
+def text_similarity(texts: Sequence[str], keep: int) -> Matrix:
+    """Cosines of the TF-IDF vectors (1 + log of the count) of the items 1, 2, ..., for the `keep` nearest of each."""
+    # A second and 100 MB that the many processes which only score do not need.
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+
+    vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
+    try:
+        return nearest(settled(vectorizer.fit_transform(["", *texts])), keep)
+    except ValueError as error:
+        if "empty vocabulary" not in str(error):
+            raise
+        return empty(len(texts))
+
+
+def nearest(vectors: Matrix, keep: int) -> Matrix:
+    """Cosine of each row to the `keep` other rows nearest to it, 0 to all others; `[rows, rows]`."""
+    lengths = np.sqrt(vectors.multiply(vectors).sum(axis=1))
+    unit = settled(sparse.diags_array(1 / np.where(lengths > 0, lengths, 1)) @ vectors)
+    others = settled(unit.T)
+    step = max(1, BLOCK // unit.shape[0])
+    blocks = []
+    for start in range(0, unit.shape[0], step):
+        cosines = (unit[start : start + step] @ others).tocsr()
+        own = np.repeat(np.arange(start, start + cosines.shape[0]), np.diff(cosines.indptr)) == cosines.indices
+        cosines.data[own] = 0
+        blocks.append(_strongest(cosines, keep))
+    return settled(sparse.vstack(blocks))
+
+
+def _strongest(scores: Matrix, keep: int) -> Matrix:
+    """The `keep` greatest values of each row, of equal ones those of lower column; zeros are dropped."""
+    for row in range(scores.shape[0]):
+        stretch = slice(scores.indptr[row], scores.indptr[row + 1])
+        values = scores.data[stretch]
+        if len(values) > keep:
+            values[_weakest(values, scores.indices[stretch], keep)] = 0
+    scores.eliminate_zeros()
+    return scores
+
+
+def _weakest(values: Any, columns: NDArray[Any], keep: int) -> NDArray[np.bool_]:
+    bar = np.partition(values, -keep)[-keep]
+    tied = np.flatnonzero(values == bar)
+    weak: NDArray[np.bool_] = values <= bar
+    weak[tied[np.argsort(columns[tied])][: keep - np.count_nonzero(values > bar)]] = False
+    return weak

@@ -1,0 +1,83 @@
+"""The untrained item-to-item transition graph, alone and with text similarity."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from scipy import sparse
+
+from ray_app.baselines.histories import Matrix, empty, last_items, matrix, settled
+from ray_app.baselines.log import TrainingLog
+from ray_app.baselines.neighbors import text_similarity
+from ray_app.metrics import Ragged, Scores
+
+
+@dataclass(frozen=True)
+class TransitionWeights:
+    """How `Transitions` counts and reads; the defaults were tuned on the validation part of Amazon Beauty."""
+
+    window: int = 5
+    """Largest distance at which one event counts as following another."""
+    decay: float = 0.7
+    """Factor per step of distance."""
+    source_power: float = 0.25
+    """Counts are divided by this power of the popularity of the item that is followed,"""
+    target_power: float = 0.15
+    """and by this power of the popularity of the item that follows."""
+    backward: float = 0.25
+    """What j before i is worth, where j after i is worth 1."""
+    recency: tuple[float, ...] = (1.0, 0.6, 0.15)
+    """Weights of the user's last items, the latest first."""
+    text: tuple[float, ...] = ()
+    """Weights of the text similarity to the user's last items, the latest first."""
+    text_neighbors: int = 300
+
+
+PLAIN = TransitionWeights()
+WITH_TEXT = TransitionWeights(backward=0.0, recency=(1.0, 0.4, 0.15), text=(0.8, 0.4))
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """What followed the user's last items in everybody's history, and what reads like them.
+
+    score(j) = sum over last items i of recency(i) * G[i, j] + sum over last items i of text(i) * cosine(i, j), where
+    G[i, j] = sum over distances d of decay^(d-1) * (count(j at d after i) + backward * count(j at d before i)) /
+    (popularity(i)^source_power * popularity(j)^target_power). A pair counts with the weight of its later event.
+    """
+
+    weights: TransitionWeights
+    graph: Matrix
+    similarity: Matrix
+    unscored: Scores
+
+    @classmethod
+    def fit(cls, log: TrainingLog, weights: TransitionWeights = PLAIN, texts: Sequence[str] = ()) -> Self:
+        """Count the graph; where the weights ask for it, compare `texts`, those of the items 1, 2, ..."""
+        popularity = np.maximum(np.bincount(log.items, minlength=log.num_items + 1), 1.0)
+        by_source = sparse.diags_array(popularity**-weights.source_power)
+        by_target = sparse.diags_array(popularity**-weights.target_power)
+        follows = _follows(log, 1)
+        for distance in range(2, weights.window + 1):
+            follows = follows + weights.decay ** (distance - 1) * _follows(log, distance)
+        graph = settled(by_source @ (follows + weights.backward * follows.T) @ by_target)
+        similarity = text_similarity(texts, weights.text_neighbors) if weights.text else empty(log.num_items)
+        return cls(weights, graph, similarity, log.unscored())
+
+    def scores(self, histories: Ragged) -> Scores:
+        """Read at the last items of each history."""
+        num_items = len(self.unscored) - 1
+        scores: Scores = (last_items(histories, self.weights.recency, num_items) @ self.graph).toarray()
+        if self.weights.text:
+            scores += (last_items(histories, self.weights.text, num_items) @ self.similarity).toarray()
+        return scores + self.unscored
+
+
+def _follows(log: TrainingLog, distance: int) -> Matrix:
+    """Summed weights of the events of column j that stand `distance` after an event of row i, in one user's history."""
+    users = log.users
+    same = (users[:-distance] == users[distance:]) & (log.weights[distance:] > 0)
+    sources, targets = log.items[:-distance][same], log.items[distance:][same]
+    shape = (log.num_items + 1, log.num_items + 1)
+    return matrix(log.weights[distance:][same], sources, targets, shape)
