@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from ray_app.baselines import fit_baselines
 from ray_app.checkpoint import MANIFEST_FILE
 from ray_app.config import Config
 from ray_app.data.dataset import Dataset
@@ -30,10 +31,11 @@ HISTORY, TARGETS = "history", "targets"
 
 
 class Scorer(Protocol):
-    """A method of the table."""
+    """A method of the table: a baseline, or a model that gives scores as a baseline does."""
 
     def scores(self, histories: Ragged) -> Scores:
         """Score of every item after each history, float32 `[users, num_items + 1]`."""
+        ...
 
 
 class ModelScorer:
@@ -124,7 +126,7 @@ def evaluate(
     """
     # Loaded here first: a damaged checkpoint is a sentence here, and a dead actor there.
     origins = {name: _origin(storage, dataset, uri, config) for name, uri in methods.items()}
-    baselines = _fit_baselines(dataset, config)
+    baselines = fit_baselines(config.evaluate.baselines, dataset)
     origins |= {name: {"kind": "baseline", "fitted_on": "train part"} for name in baselines}
     outcomes = Outcomes(list(origins), np.concatenate([[0], dataset.items()[Col.TRAIN_COUNT].to_numpy()]))
     settings = {
@@ -146,14 +148,6 @@ def evaluate(
         )
     board = scoreboard(outcomes, config.evaluate, config.train.seed)
     return {"protocol": _protocol(dataset, outcomes, config), "methods": origins, **board}
-
-
-def _fit_baselines(dataset: Dataset, config: Config) -> dict[str, Scorer]:
-    if not config.evaluate.baselines:
-        return {}
-    from ray_app.baselines import fit_baselines
-
-    return fit_baselines(config.evaluate.baselines, dataset)
 
 
 def _origin(storage: Storage, dataset: Dataset, uri: str, config: Config) -> dict[str, Any]:
@@ -197,7 +191,8 @@ def _unpack(table: pa.Table, num_methods: int) -> tuple[Ragged, list[NDArray[Any
 
 
 def _flat(lists: "pa.ChunkedArray[Any]") -> NDArray[Any]:
-    return pc.list_flatten(lists).to_numpy()
+    values: NDArray[Any] = pc.list_flatten(lists).to_numpy()
+    return values
 
 
 def _ranks(number: int) -> str:
