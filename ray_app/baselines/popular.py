@@ -25,14 +25,19 @@ class Popular:
 
     @classmethod
     def fit_recent(cls, log: TrainingLog) -> Self:
-        """Those of the log's last week; where there is no clock, of each user's last tenth of events (at least one)."""
+        """Those of the log's last week, equal ones by the whole log's; an item scores its place from below.
+
+        Where there is no clock, of each user's last tenth of events (at least one).
+        """
         if log.order_numbers:
             lengths = np.diff(log.offsets)
             to_the_end = np.repeat(log.offsets[1:], lengths) - np.arange(len(log.items))
             recent = to_the_end <= np.repeat(np.ceil(lengths / 10), lengths)
         else:
             recent = log.times > log.times.max(initial=0) - WEEK_US
-        return cls(log.popularity(recent).astype(np.float32) + log.unscored())
+        keys = np.stack([log.popularity(recent), log.popularity()], axis=1)
+        places = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+        return cls(places.astype(np.float32))
 
     def scores(self, histories: Ragged) -> Scores:
         """Popularity, whatever the history."""

@@ -55,6 +55,7 @@ class Transitions:
     @classmethod
     def fit(cls, log: TrainingLog, weights: TransitionWeights = PLAIN, texts: Sequence[str] = ()) -> Self:
         """Count the graph; where the weights ask for it, compare `texts`, those of the items 1, 2, ..."""
+        assert not weights.text or len(texts) == log.num_items, "one text for each item, if only an empty one"
         popularity = np.maximum(np.bincount(log.items, minlength=log.num_items + 1), 1.0)
         by_source = sparse.diags_array(popularity**-weights.source_power)
         by_target = sparse.diags_array(popularity**-weights.target_power)
