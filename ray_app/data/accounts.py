@@ -42,7 +42,7 @@ def last_time(chunks: Sequence[ChunkReport]) -> int:
 def check_share(
     what: str, refused: Mapping[str, int], rows: int, lost_bytes: float, limit: float, quarantine: str
 ) -> None:
-    """Stop when more was refused than `data.max_quarantined_fraction` allows; returns are no fault.
+    """Stop when more was refused than `data.max_quarantined_fraction` allows; returns and robots are no fault.
 
     Args:
         what: the log or the catalogue.

@@ -37,8 +37,8 @@ class Reason(StrEnum):
     USER_OVER_CAP = "user_over_cap"
 
 
-EXPECTED = frozenset({Reason.RETURN, Reason.RETURNED})
-"""Understood business, not faults: these do not count toward `data.max_quarantined_fraction`."""
+EXPECTED = frozenset({Reason.RETURN, Reason.RETURNED, Reason.USER_OVER_CAP})
+"""Understood and no fault of the data: these do not count toward `data.max_quarantined_fraction`."""
 
 MEANING = {
     Reason.UNREADABLE_FILE: "the file is truncated or not what its name says",

@@ -88,9 +88,9 @@ def check_columns(sources: Sequence[Source], columns: BaseModel, setting: str, r
 def cut(sources: Sequence[Source], rows_per_chunk: int) -> list[list[Piece]]:
     """Readable files as chunks of about `rows_per_chunk` rows: small files together, large parquet files apart."""
     chunks: list[list[Piece]] = []
-    filled = rows_per_chunk
+    filled = 0
     for piece in (piece for number, source in enumerate(sources) for piece in _pieces(number, source, rows_per_chunk)):
-        if filled + piece.num_rows > rows_per_chunk:
+        if not chunks or filled + piece.num_rows > rows_per_chunk:
             chunks.append([])
             filled = 0
         chunks[-1].append(piece)
