@@ -147,6 +147,8 @@ class ModelConfig(Section):
     """Subtract log of the expected number of draws from negatives that are not drawn uniformly."""
     negatives: Literal["uniform", "popularity"] = "uniform"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Literal["all", "new"] = "all"
+    """new: an item that the user had before is not learned as a target, for recommenders that exclude seen items."""
 
     @model_validator(mode="after")
     def _heads_divide_dim(self) -> Self:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ray_app.data.sequences import FloatArray, IntArray, LongArray, Ragged
+from ray_app.data.sequences import FloatArray, Histories, IntArray, LongArray, Ragged
 from ray_app.schema import PAD
 
 POOL_BATCHES = 32
@@ -19,14 +19,16 @@ POOL_BATCHES = 32
 
 
 class Batch(NamedTuple):
-    """Histories padded on the right with `PAD`: a causal model needs no mask for that."""
+    """Histories padded on the right with `PAD` (a causal model needs no mask for that), and what is asked of them."""
 
     items: Tensor
     """int64 `[batch, history]`: what the model reads."""
+    queries: Tensor
+    """int64 `[targets]`: the position, in `items` flattened, after which each target is to be foretold."""
     targets: Tensor
-    """int64 `[batch, history]`: the item that followed, `PAD` where there is none."""
+    """int64 `[targets]`: item indices."""
     weights: Tensor
-    """float32 `[batch, history]`: weight of each target in the loss, 0 at padding."""
+    """float32 `[targets]`: weight of each target in the loss."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on `device`."""
@@ -37,33 +39,64 @@ class Windows(NamedTuple):
     """Stretches of at most `max_history_len + 1` events, each the training example of one user."""
 
     events: IntArray
+    context: LongArray
+    """Beside `events`: index of the last event before the event's order, -1 where there is none."""
     weights: FloatArray
     start: LongArray
     length: LongArray
-    """Number of predictions in the window: events minus one."""
+    """Number of positions that the model reads: events minus one."""
 
     @property
     def num_positions(self) -> int:
-        """Predictions in all windows together."""
+        """Positions in all windows together."""
         return int(self.length.sum())
 
 
-def cut_windows(histories: Ragged, weights: FloatArray, max_history_len: int) -> Windows:
-    """Cut each history, from its end, into windows that overlap by one event.
+def cut_windows(histories: Histories, max_history_len: int, *, only_new: bool = False) -> Windows:
+    """Cut the train part of each history, from its end, into windows that overlap by one event.
 
-    So every event but a user's first is a target exactly once. Users with fewer than two events give no window.
+    The items of an order are foretold from what came before the order, as evaluation asks for them; in a log without
+    orders that is the event before. So every event but those of a user's first order is a target exactly once, except
+    where a window begins inside an order: there nothing is left to foretell its rest from.
+
+    Args:
+        histories: users with at least two train events give windows.
+        max_history_len: positions in a window, at most.
+        only_new: an item that the user had before is not a target.
     """
-    predictions = np.maximum(histories.lengths - 1, 0)
+    events = histories.train()
+    predictions = np.maximum(events.lengths - 1, 0)
     count = -(-predictions // max_history_len)
     user = np.repeat(np.arange(len(count)), count)
     nth = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    last = histories.offsets[user + 1] - 1 - nth * max_history_len
-    start = np.maximum(last - max_history_len, histories.offsets[user])
-    return Windows(histories.values, weights, start, last - start)
+    last = events.offsets[user + 1] - 1 - nth * max_history_len
+    start = np.maximum(last - max_history_len, events.offsets[user])
+    weights = histories.train_weights()
+    if only_new:
+        weights = np.where(_is_first(events), weights, 0)
+    return Windows(events.values, _context(events, histories.train_orders()), weights, start, last - start)
+
+
+def _context(events: Ragged, orders: IntArray) -> LongArray:
+    """For each event the index of the last one before its order, -1 in a user's first order."""
+    first_of_user = np.zeros(len(orders), np.bool_)
+    first_of_user[events.offsets[:-1][events.lengths > 0]] = True
+    begins = first_of_user | (np.diff(orders, prepend=-1) != 0)
+    index = np.arange(len(orders))
+    order_start = np.maximum.accumulate(np.where(begins, index, 0))
+    return np.where(first_of_user[order_start], -1, order_start - 1) if len(orders) else index
+
+
+def _is_first(events: Ragged) -> NDArray[np.bool_]:
+    """Whether the user has the item for the first time."""
+    key = np.repeat(np.arange(len(events.lengths), dtype=np.int64) << 32, events.lengths) | events.values
+    first = np.zeros(len(key), np.bool_)
+    first[np.unique(key, return_index=True)[1]] = True
+    return first
 
 
 def num_steps(num_positions: int, tokens_per_batch: int) -> int:
-    """Optimizer steps that an epoch over `num_positions` predictions of one worker takes (at least one)."""
+    """Optimizer steps that an epoch over `num_positions` of one worker takes (at least one)."""
     return max(1, -(-num_positions // tokens_per_batch))
 
 
@@ -83,19 +116,23 @@ def training_batches(windows: Windows, steps: int, rng: np.random.Generator, fir
 
 
 def collate(windows: Windows, chosen: NDArray[np.int64]) -> Batch:
-    """Pad the chosen windows on the right to the longest of them."""
+    """Pad the chosen windows on the right to the longest of them, and gather their targets."""
     if not len(chosen):  # a worker without work still takes part in the step
-        nothing = torch.full((1, 1), PAD, dtype=torch.int64)
-        return Batch(nothing, nothing, torch.zeros(1, 1))
-    length = windows.length[chosen]
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return Batch(torch.full((1, 1), PAD, dtype=torch.int64), nothing, nothing, torch.zeros(0))
+    start, length = windows.start[chosen][:, None], windows.length[chosen][:, None]
     column = np.arange(int(length.max()))
-    inside = column < length[:, None]
-    position = np.where(inside, windows.start[chosen][:, None] + column, 0)
+    inside = column < length
+    position = np.where(inside, start + column, 0)
     following = np.where(inside, position + 1, 0)
+    asked = windows.context[following] - start
+    row, place = np.nonzero(inside & (asked >= 0) & (windows.weights[following] > 0))
+    event = following[row, place]
     return Batch(
         torch.from_numpy(np.where(inside, windows.events[position], PAD).astype(np.int64)),
-        torch.from_numpy(np.where(inside, windows.events[following], PAD).astype(np.int64)),
-        torch.from_numpy(np.where(inside, windows.weights[following], 0).astype(np.float32)),
+        torch.from_numpy(row * len(column) + asked[row, place]),
+        torch.from_numpy(windows.events[event].astype(np.int64)),
+        torch.from_numpy(windows.weights[event].astype(np.float32)),
     )
 
 

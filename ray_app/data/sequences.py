@@ -96,6 +96,10 @@ class Histories:
         """Event weights beside the values of `train()`."""
         return self.weights[self._positions(np.zeros(len(self), np.int64), self.num_train)[0]]
 
+    def train_orders(self) -> IntArray:
+        """Order ordinals beside the values of `train()`."""
+        return self.orders[self._positions(np.zeros(len(self), np.int64), self.num_train)[0]]
+
     def before(self, part: Part) -> Ragged:
         """What was known of each user before `part` began; items outside the vocabulary are left out."""
         known = self._between(np.zeros(len(self), np.int64), self._start_of(part))

@@ -52,11 +52,13 @@ class Shard:
             yield window
             window, following = following, next(stream, None)
 
-    def batches(self, steps: int, max_history_len: int, rng: np.random.Generator, first: int) -> Iterator[Batch]:
-        """Every training position once, in exactly `steps` batches, without the first `first` of them."""
+    def batches(
+        self, steps: int, max_history_len: int, only_new: bool, rng: np.random.Generator, first: int
+    ) -> Iterator[Batch]:
+        """Every training window once, in exactly `steps` batches, without the first `first` of them."""
         positions, taken = 0, 0
         for histories in self.windows():
-            cut = cut_windows(histories.train(), histories.train_weights(), max_history_len)
+            cut = cut_windows(histories, max_history_len, only_new=only_new)
             positions += cut.num_positions
             until = round(steps * positions / self._num_positions) if self._num_positions else steps
             share = until - taken

@@ -22,7 +22,7 @@ from ray_app.metrics import Ragged as RaggedRanks
 from ray_app.metrics import Scores, hit_rate, mrr, ndcg, target_ranks
 from ray_app.models.losses import sampled_softmax_loss, softmax_loss
 from ray_app.models.sequence import SequenceModel, SequenceShape
-from ray_app.schema import PAD, Col
+from ray_app.schema import Col
 from ray_app.storage import Storage
 
 MODEL_FILE = "model.safetensors"
@@ -171,14 +171,15 @@ class RecommendTask:
 
     def batches(self, rng: np.random.Generator, first: int) -> Iterator[Batch]:
         """See `Task.batches`."""
-        for batch in self._shard.batches(self.steps_per_epoch, self._config.max_history_len, rng, first):
+        config = self._config
+        only_new = config.targets == "new"
+        for batch in self._shard.batches(self.steps_per_epoch, config.max_history_len, only_new, rng, first):
             yield batch.to(self.device)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """See `Task.loss`: cross-entropy of the next item at every position."""
-        model, inside = self.model, batch.targets != PAD
-        query = model(batch.items)[inside]
-        targets, weights = batch.targets[inside], batch.weights[inside]
+        """See `Task.loss`: cross-entropy of the items of every next order."""
+        model, targets, weights = self.model, batch.targets, batch.weights
+        query = model(batch.items).flatten(0, 1)[batch.queries]
         if self._config.loss == "softmax":
             smoothing = self._config.label_smoothing
             loss = softmax_loss(query, targets - 1, weights, model.table(), model.head.bias, smoothing)
@@ -239,7 +240,7 @@ def questions(histories: Histories, part: Part, exclude_seen: bool) -> tuple[Lon
 
 
 def score(model: SequenceModel, histories: Ragged, table: Tensor) -> Scores:
-    """Scores of the whole catalogue after each history, float32 `[users, num_items + 1]`; `table` is `model.table()`."""
+    """Scores of all items after each history, float32 `[users, num_items + 1]`; `table` is `model.table()`."""
     items, lengths = pad_histories(histories, model.shape.max_history_len)
     with torch.no_grad():
         return model.scores(items.to(table.device), lengths.to(table.device), table).cpu().numpy()
