@@ -12,8 +12,8 @@ from ray_app.data.stream import COLUMNS
 from ray_app.metrics import top_k
 from ray_app.schema import PAD, Col
 from ray_app.storage import Storage
-from ray_app.tasks.ranking import load_scorer
 from ray_app.tasks.recommend import questions
+from ray_app.tasks.scorer import load_scorer
 
 NUM_BOUGHT, NUM_RECOMMENDED = 8, 5
 UNKNOWN_ITEM = "(an item outside the catalogue)"

@@ -21,8 +21,8 @@ from ray_app.errors import DataError
 from ray_app.metrics import top_k
 from ray_app.schema import PAD, Col, predictions_schema
 from ray_app.storage import Storage, join
-from ray_app.tasks.ranking import Scorer, load_scorer
 from ray_app.tasks.recommend import questions
+from ray_app.tasks.scorer import Scorer, load_scorer
 
 MANIFEST = "manifest.json"
 PATH, USERS, NO_HISTORY, ROWS = "path", "users", "users_without_history", "rows"

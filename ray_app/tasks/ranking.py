@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,44 +20,14 @@ from ray_app.data.pool import map_parts
 from ray_app.data.sequences import Histories, LongArray, Ragged
 from ray_app.data.stream import COLUMNS
 from ray_app.errors import DataError
-from ray_app.metrics import Scores, target_ranks, top_k
-from ray_app.models.sequence import SequenceModel
+from ray_app.metrics import target_ranks, top_k
 from ray_app.schema import PAD, Col
 from ray_app.storage import Storage, join
-from ray_app.tasks.recommend import fitted_to, load_trained, questions, score
+from ray_app.tasks.recommend import questions
 from ray_app.tasks.scoreboard import LIST_LENGTH, Outcomes, scoreboard
+from ray_app.tasks.scorer import Scorer, load_scorer
 
 HISTORY, TARGETS = "history", "targets"
-
-
-class Scorer(Protocol):
-    """A method of the table: a baseline, or a model that gives scores as a baseline does."""
-
-    def scores(self, histories: Ragged) -> Scores:
-        """Score of every item after each history, float32 `[users, num_items + 1]`."""
-        ...
-
-
-class ModelScorer:
-    """A sequence model with its item table at hand."""
-
-    def __init__(self, model: SequenceModel, device: torch.device) -> None:
-        self._model = model.to(device).eval()
-        self._table = self._model.table().detach()
-
-    def scores(self, histories: Ragged) -> Scores:
-        """See `Scorer`."""
-        return score(self._model, histories, self._table)
-
-
-def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config) -> ModelScorer:
-    """The checkpoint at `uri` over the catalogue of `dataset`, on the device that the configuration asks for.
-
-    Raises:
-        CheckpointError: it is incomplete, damaged, or does not fit.
-    """
-    model = fitted_to(load_trained(storage, uri), dataset.items(), config.train.seed)
-    return ModelScorer(model, torch.device("cuda" if config.train.use_gpu else "cpu"))
 
 
 def rank_batch(

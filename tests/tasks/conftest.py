@@ -45,7 +45,6 @@ def small_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             "storage": {"path": str(folder / "storage")},
             "data": {"events": str(folder / "events.csv"), "timestamp_unit": "s"},
             "model": {"dim": 8, "feedforward_dim": 16, "max_history_len": 10},
-            "train": {"num_workers": 2},
             "evaluate": {"bootstrap_samples": 100, "batch_users": 16},
         }
     )

@@ -1,4 +1,4 @@
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import Histories, Ragged
 from ray_app.errors import DataError
 from ray_app.schema import predictions_schema
+from ray_app.storage import join
 from ray_app.tasks.predictions import best_items, predict, predictions_uri, rounds
 from ray_app.tasks.ranking import evaluate
 from ray_app.tasks.recommend import questions
@@ -63,53 +64,73 @@ def test_a_list_ends_where_the_catalogue_does():
     assert score.tolist() == pytest.approx([0.5, 0.1, 0.9, 0.5, 0.1])
 
 
-@pytest.mark.cluster
-@pytest.mark.parametrize("exclude_seen", [True, False])
-def test_anyone_can_score_the_lists_and_gets_the_numbers_of_the_evaluation(
-    small_dataset: Dataset, small_models: dict[str, str], small_config: Config, tmp_path: Path, exclude_seen: bool
-):
-    """NDCG@10 from the raw log and the parquet files, in pandas, with nothing of ours but the cutoff."""
-    config = with_predict(small_config, k=20, history="before_test", exclude_seen=exclude_seen)
-    evaluation = config.evaluate.model_copy(update={"exclude_seen": exclude_seen, "baselines": ()})
-    config = config.model_copy(update={"evaluate": evaluation})
-    storage, model = small_dataset.storage, small_models["fine-tuned"]
-    manifest = predict(storage, small_dataset, model, config, str(tmp_path))
-    metrics = evaluate(storage, small_dataset, {"fine-tuned": model}, config)["metrics"]["fine-tuned"]
+class Predicted(NamedTuple):
+    """A finished folder, and what it was made from."""
 
-    log = pd.read_csv(small_config.data.events[0]).drop_duplicates()
-    listed = ds.dataset(str(tmp_path), exclude_invalid_files=True).to_table().to_pandas()
-    cutoff = metrics and small_dataset.manifest.cutoffs.test_start / 1e6
+    config: Config
+    dataset: Dataset
+    model: str
+    uri: str
+    manifest: dict
+
+
+@pytest.fixture(scope="module", params=["seen excluded", "seen kept"])
+def predicted(
+    request: pytest.FixtureRequest, small_dataset: Dataset, small_models: dict[str, str], small_config: Config
+) -> Predicted:
+    excluded = request.param == "seen excluded"
+    config = with_predict(small_config, k=20, history="before_test", exclude_seen=excluded)
+    evaluation = config.evaluate.model_copy(update={"exclude_seen": excluded, "baselines": ()})
+    config = config.model_copy(update={"evaluate": evaluation})
+    model = small_models["fine-tuned"]
+    uri = predictions_uri(small_dataset.storage, small_dataset, model, config)
+    manifest = predict(small_dataset.storage, small_dataset, model, config, uri)
+    return Predicted(config, small_dataset, model, uri, manifest)
+
+
+def ndcg_at_10(log: pd.DataFrame, listed: pd.DataFrame, cutoff: float, exclude_seen: bool) -> pd.Series:
+    """By user, from the raw log and the lists, with nothing of ours."""
     before, test = log[log.timestamp < cutoff], log[log.timestamp >= cutoff]
     test = test[test.timestamp == test.groupby("user_id").timestamp.transform("min")]
     test = test[["user_id", "item_id"]].drop_duplicates()
     if exclude_seen:
-        pairs = before[["user_id", "item_id"]].drop_duplicates()
-        test = test.merge(pairs, how="left", indicator=True).query("_merge == 'left_only'")
+        seen = before[["user_id", "item_id"]].drop_duplicates()
+        test = test.merge(seen, how="left", indicator=True).query("_merge == 'left_only'")
     hits = test.merge(listed[listed["rank"] <= 10], how="left", on=["user_id", "item_id"])
     gain = (1 / np.log2(hits["rank"] + 1)).fillna(0).groupby(hits.user_id).sum()
     ideal = test.groupby("user_id").size().map(lambda n: sum(1 / np.log2(np.arange(2, min(n, 10) + 2))))
-    assert (gain / ideal).mean() == pytest.approx(metrics["ndcg@10"]["mean"], abs=1e-12)
-
-    assert set(listed.user_id) == set(log.user_id)  # new users too
-    assert manifest["users"] == log.user_id.nunique() > len(ideal)
-    assert manifest["users_without_history"] == log.user_id.nunique() - before.user_id.nunique() > 0
-    assert manifest["rows"] == len(listed)
-    if exclude_seen:
-        assert listed.merge(before, on=["user_id", "item_id"]).empty
+    return gain / ideal
 
 
 @pytest.mark.cluster
-def test_predictions_are_found_again_and_never_mixed(
-    small_dataset: Dataset, small_models: dict[str, str], small_config: Config
-):
-    storage, (model, other) = small_dataset.storage, small_models.values()
-    uri = predictions_uri(storage, small_dataset, model, small_config)
-    first = predict(storage, small_dataset, model, small_config, uri)
-    files = storage.list_files(uri)
-    assert predict(storage, small_dataset, model, small_config, uri) == first
-    assert storage.list_files(uri) == files
-    schema = storage.read_table(files[1].uri).schema
+def test_anyone_can_score_the_lists_and_gets_the_numbers_of_the_evaluation(predicted: Predicted):
+    config, dataset, model, uri, manifest = predicted
+    results = evaluate(dataset.storage, dataset, {"fine-tuned": model}, config)
+    log = pd.read_csv(config.data.events[0]).drop_duplicates()
+    listed = ds.dataset(uri, exclude_invalid_files=True).to_table().to_pandas()
+    assert dataset.manifest.cutoffs.test_start is not None
+    cutoff = dataset.manifest.cutoffs.test_start / 1e6
+    ndcg = ndcg_at_10(log, listed, cutoff, config.predict.exclude_seen)
+    assert len(ndcg) == results["protocol"]["users"]
+    assert ndcg.mean() == pytest.approx(results["metrics"]["fine-tuned"]["ndcg@10"]["mean"], abs=1e-12)
+
+    before = log[log.timestamp < cutoff]
+    assert set(listed.user_id) == set(log.user_id)  # new users too
+    assert manifest["users"] == log.user_id.nunique() > len(ndcg)
+    assert manifest["users_without_history"] == log.user_id.nunique() - before.user_id.nunique() > 0
+    assert manifest["rows"] == len(listed)
+    assert listed.merge(before, on=["user_id", "item_id"]).empty == config.predict.exclude_seen
+
+
+@pytest.mark.cluster
+def test_finished_predictions_are_found_and_never_mixed_with_others(predicted: Predicted, small_models: dict[str, str]):
+    config, dataset, model, uri, manifest = predicted
+    files = dataset.storage.list_files(uri)
+    assert predict(dataset.storage, dataset, model, config, uri) == manifest
+    assert dataset.storage.list_files(uri) == files
+    schema = dataset.storage.read_table(join(uri, manifest["parts"][0]["path"])).schema
     assert schema.equals(predictions_schema(pa.string(), pa.int64()))
-    assert predictions_uri(storage, small_dataset, other, small_config) != uri
+    other = small_models["scratch"]
+    assert predictions_uri(dataset.storage, dataset, other, config) != uri
     with pytest.raises(DataError, match="another model"):
-        predict(storage, small_dataset, other, small_config, uri)
+        predict(dataset.storage, dataset, other, config, uri)

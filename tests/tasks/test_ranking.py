@@ -13,7 +13,8 @@ from ray_app.data.sequences import Ragged
 from ray_app.errors import DataError
 from ray_app.models.sequence import SequenceModel, SequenceShape
 from ray_app.storage import Storage
-from ray_app.tasks.ranking import ModelScorer, evaluate, rank_batch
+from ray_app.tasks.ranking import evaluate, rank_batch
+from ray_app.tasks.scorer import ModelScorer
 
 
 def ragged(*rows):
@@ -51,7 +52,7 @@ def test_evaluation_states_its_protocol_and_repeats_itself(
 ):
     one, two = (
         evaluate(small_dataset.storage, small_dataset, small_models, small_config.model_copy(update={"train": train}))
-        for train in (small_config.train, small_config.train.model_copy(update={"num_workers": 1}))
+        for train in (small_config.train, small_config.train.model_copy(update={"num_workers": 2}))
     )
     assert json.loads(json.dumps(one)) == two  # whatever the number of actors
     protocol = one["protocol"]

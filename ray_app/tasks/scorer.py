@@ -1,0 +1,43 @@
+"""What evaluation and predictions ask for scores: a trained model, or anything else that answers as one."""
+
+from typing import Protocol
+
+import torch
+
+from ray_app.config import Config
+from ray_app.data.dataset import Dataset
+from ray_app.data.sequences import Ragged
+from ray_app.metrics import Scores
+from ray_app.models.sequence import SequenceModel
+from ray_app.storage import Storage
+from ray_app.tasks.recommend import fitted_to, load_trained, score
+
+
+class Scorer(Protocol):
+    """A method of the table: a baseline, or a model that gives scores as a baseline does."""
+
+    def scores(self, histories: Ragged) -> Scores:
+        """Score of every item after each history, float32 `[users, num_items + 1]`."""
+        ...
+
+
+class ModelScorer:
+    """A sequence model with its item table at hand."""
+
+    def __init__(self, model: SequenceModel, device: torch.device) -> None:
+        self._model = model.to(device).eval()
+        self._table = self._model.table().detach()
+
+    def scores(self, histories: Ragged) -> Scores:
+        """See `Scorer`."""
+        return score(self._model, histories, self._table)
+
+
+def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config) -> ModelScorer:
+    """The checkpoint at `uri` over the catalogue of `dataset`, on the device that the configuration asks for.
+
+    Raises:
+        CheckpointError: it is incomplete, damaged, or does not fit.
+    """
+    model = fitted_to(load_trained(storage, uri), dataset.items(), config.train.seed)
+    return ModelScorer(model, torch.device("cuda" if config.train.use_gpu else "cpu"))
