@@ -91,7 +91,8 @@ def user_error(error: BaseException) -> UserError | None:
         cause = getattr(current, "cause", None)  # of RayTaskError, whose own text is a traceback
         if isinstance(current, UserError) and cause is None:
             return current
-        wrapped = [cause, current.__cause__, current.__context__, getattr(current, "controller_failure", None)]
+        # Not __context__: a fault of ours while a UserError was being handled is still a fault of ours.
+        wrapped = [cause, current.__cause__, getattr(current, "controller_failure", None)]
         wrapped += list(getattr(current, "worker_failures", {}).values())
         waiting += [inner for inner in wrapped if isinstance(inner, BaseException)]
     return None

@@ -1,10 +1,22 @@
 """Errors whose text is written for the person who runs the job: no traceback, a fixed exit code."""
 
+from typing import Any
+
 
 class UserError(Exception):
     """The input, the settings or the surroundings are at fault, and the message says what to do."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message  # Ray Data appends its own advice to `args` of what passes through it
+
+    def __reduce__(self) -> tuple[type["UserError"], tuple[Any]]:
+        return type(self), (self.message,)
 
 
 class ConfigError(UserError):
@@ -16,7 +28,7 @@ class ConfigError(UserError):
         super().__init__("\n".join(faults))
         self.faults = faults
 
-    def __reduce__(self) -> tuple[type["ConfigError"], tuple[list[str]]]:
+    def __reduce__(self) -> tuple[type[UserError], tuple[Any]]:
         return type(self), (self.faults,)
 
 

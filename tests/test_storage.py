@@ -20,7 +20,9 @@ from ray_app.config import Config, StorageConfig, dump
 from ray_app.errors import StorageError
 from ray_app.s3_errors import explain
 from ray_app.storage import Storage, join
-from tests.conftest import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from tests.conftest import S3
+
+ACCESS_KEY, SECRET_KEY, BUCKET = "testkey", "testsecret", "retail"
 
 
 def names(storage: Storage, uri: str) -> list[str]:
@@ -199,9 +201,9 @@ def relay_that_loses_an_answer(server: str) -> Iterator[str]:
 
 
 @pytest.mark.s3
-def test_a_create_whose_answer_was_lost_still_counts_as_won(s3_server: S3Server) -> None:
+def test_a_create_whose_answer_was_lost_still_counts_as_won(s3_server: S3) -> None:
     """boto3 sends it again and is told that the file exists: it is our own."""
-    with relay_that_loses_an_answer(s3_server.endpoint) as endpoint:
+    with relay_that_loses_an_answer(s3_server.server.endpoint) as endpoint:
         storage = Storage.from_config(s3_server.config(endpoint=endpoint))
         uri = join(storage.path, "manifest.json")
         assert storage.create(uri, b"mine") is True
@@ -329,10 +331,10 @@ def test_local_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.s3
-def test_credentials_from_the_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_from_the_environment(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.server.endpoint)
     config = s3_server.config(endpoint=None, region=None, access_key_id=None, secret_access_key=None)
     storage = Storage.from_config(config)
     uri = join(storage.path, "x")
@@ -407,29 +409,29 @@ def failure(use: str, config: StorageConfig, uri: str) -> str:
 @pytest.mark.s3
 @pytest.mark.parametrize("use", USES)
 class TestWrongSettings:
-    def test_missing_bucket(self, s3_server: S3Server, use: str) -> None:
+    def test_missing_bucket(self, s3_server: S3, use: str) -> None:
         text = failure(use, s3_server.config(), "s3://no-such-bucket/x")
         assert "NoSuchBucket" in text
         assert "check the bucket name" in text
 
-    def test_wrong_secret(self, s3_server: S3Server, use: str) -> None:
+    def test_wrong_secret(self, s3_server: S3, use: str) -> None:
         text = failure(use, s3_server.config(secret_access_key="wrong"), f"s3://{BUCKET}/x")
         assert "SignatureDoesNotMatch" in text
         assert "storage.secret_access_key" in text
 
-    def test_wrong_key(self, s3_server: S3Server, use: str) -> None:
+    def test_wrong_key(self, s3_server: S3, use: str) -> None:
         text = failure(use, s3_server.config(access_key_id="wrong"), f"s3://{BUCKET}/x")
         assert "InvalidAccessKeyId" in text
         assert "storage.access_key_id" in text
 
-    def test_nobody_listens(self, s3_server: S3Server, use: str) -> None:
+    def test_nobody_listens(self, s3_server: S3, use: str) -> None:
         text = failure(use, s3_server.config(endpoint="http://127.0.0.1:1"), f"s3://{BUCKET}/x")
         assert "http://127.0.0.1:1 cannot be reached" in text
         assert "storage.endpoint" in text
 
 
 @pytest.mark.s3
-def test_a_server_that_never_answers(s3_server: S3Server) -> None:
+def test_a_server_that_never_answers(s3_server: S3) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         text = failure("list", s3_server.config(endpoint=endpoint), f"s3://{BUCKET}/x")
