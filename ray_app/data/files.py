@@ -83,11 +83,11 @@ def read_piece(storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequ
     Raises:
         StorageError: the file cannot be opened at all.
     """
-    if piece.format == "parquet":
-        yield from _read_parquet(storage, piece, columns)
-        return
     row = piece.first_row
     try:
+        if piece.format == "parquet":
+            yield from _read_parquet(storage, piece, columns)
+            return
         for rows in _read_text(storage, piece, columns, ids):
             bad = np.array(sorted(rows.bad), np.int64)
             texts = [rows.bad[number] for number in bad.tolist()]
@@ -95,7 +95,8 @@ def read_piece(storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequ
             yield RawBatch(rows.table, rows.numbers + row, refused)
             row += len(rows.numbers) + len(bad)
     except (pa.ArrowException, OSError) as error:
-        yield _lost(refuse(piece.uri, None, Reason.UNREADABLE_FILE, [str(error)]))
+        refused = refuse(piece.uri, None, Reason.UNREADABLE_FILE, [str(error)])
+        yield RawBatch(pa.table({}), np.zeros(0, np.int64), refused)
 
 
 def _read_text(storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequence[str]) -> Iterator[Rows]:
@@ -113,17 +114,35 @@ def _read_text(storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequ
 
 
 def _read_parquet(storage: Storage, piece: Piece, columns: Sequence[str]) -> Iterator[RawBatch]:
-    row, end = piece.first_row, piece.first_row + piece.num_rows
-    try:
-        with open_parquet(storage, piece.uri) as file:
-            wanted = [name for name in columns if name in file.schema_arrow.names]
-            groups = list(range(*piece.row_groups))
+    """All row groups in one go; when that fails, one by one, so that a broken one costs no other."""
+    row = group_start = piece.first_row
+    with open_parquet(storage, piece.uri) as file:
+        wanted = [name for name in columns if name in file.schema_arrow.names]
+        groups = list(range(*piece.row_groups))
+        try:
             for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted, use_threads=False):
                 yield RawBatch(pa.Table.from_batches([batch]), np.arange(row, row + len(batch)))
                 row += len(batch)
-    except (pa.ArrowException, OSError) as error:  # the footer was fine: how many rows are lost is known
-        yield _lost(refuse(piece.uri, np.arange(row, end), Reason.UNREADABLE_FILE, [str(error)] * (end - row)))
+        except (pa.ArrowException, OSError):
+            for group in groups:
+                group_end = group_start + file.metadata.row_group(group).num_rows
+                if row < group_end:
+                    yield from _read_group(file, piece.uri, group, wanted, range(group_start, group_end), row)
+                    row = group_end
+                group_start = group_end
 
 
-def _lost(refused: pa.Table) -> RawBatch:
-    return RawBatch(pa.table({}), np.zeros(0, np.int64), refused)
+def _read_group(
+    file: pq.ParquetFile, uri: str, group: int, wanted: list[str], rows: range, done: int
+) -> Iterator[RawBatch]:
+    """The rows of a group from `done` on; what cannot be read is refused row by row, for the footer counts them."""
+    row = rows.start
+    try:
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted, use_threads=False):
+            skip = min(max(done - row, 0), len(batch))
+            yield RawBatch(pa.Table.from_batches([batch.slice(skip)]), np.arange(row + skip, row + len(batch)))
+            row += len(batch)
+    except (pa.ArrowException, OSError) as error:
+        lost = np.arange(max(row, done), rows.stop)
+        refused = refuse(uri, lost, Reason.UNREADABLE_FILE, [str(error)] * len(lost))
+        yield RawBatch(pa.table({}), lost[:0], refused)

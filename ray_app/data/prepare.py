@@ -31,7 +31,7 @@ from ray_app.data.logs import LogRules
 from ray_app.data.passes import BucketReport, BucketWork, Chunk, ChunkReport, PartReport
 from ray_app.data.quarantine import Reason, refuse, tally
 from ray_app.data.sources import Source, check_columns, cut, find_sources, inspect
-from ray_app.data.split import Split, make_split
+from ray_app.data.split import Split, check_split, make_split
 from ray_app.data.streaming import run_pass
 from ray_app.data.times import is_day_first
 from ray_app.data.users import UserRules
@@ -53,6 +53,7 @@ def prepare(storage: Storage, name: str, data: DataConfig, progress: Progress | 
         DataError: no files, a column that no file has, too much in quarantine, nothing to train on.
         StorageError: something cannot be read or written.
     """
+    check_split(data)
     files = find_sources(storage, data.events, data.format, "data.events")
     catalog_files = find_sources(storage, data.items, data.format, "data.items") if data.items else []
     entries = [entry for entry, _ in (*files, *catalog_files)]
@@ -68,7 +69,7 @@ def prepare(storage: Storage, name: str, data: DataConfig, progress: Progress | 
     catalog = work.read_catalog(catalog_sources) if catalog_sources else None
     chunks, buckets = work.read()
     types, type_notes = accounts.id_types(chunks, catalog)
-    split = make_split(data.split, accounts.last_time(chunks), data.timestamp_unit == "order")
+    split = make_split(data.split, accounts.last_time(chunks))
     settled = work.settle(buckets, split, types, chunks)
     items = work.write_items(buckets, catalog, split, types)
     parts = work.encode(buckets, types)

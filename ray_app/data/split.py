@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_app.config import SplitConfig
+from ray_app.config import DataConfig, SplitConfig
 from ray_app.errors import DataError
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -45,19 +45,23 @@ class Split:
         return np.where(held_out, TEST - left, TRAIN).astype(np.int8)
 
 
-def make_split(config: SplitConfig, last_us: int, ordered: bool) -> Split:
-    """The cutoffs: as configured, or so many days before the last event.
+def check_split(data: DataConfig) -> None:
+    """A temporal split needs times.
 
     Raises:
-        DataError: a temporal split of a log that has order numbers (`ordered`) in place of times.
+        DataError: the log has order numbers in place of times.
     """
-    if config.kind == "leave_one_out":
-        return Split("leave_one_out")
-    if ordered:
+    if data.split.kind == "temporal" and data.timestamp_unit == "order":
         raise DataError(
             "a temporal split needs real times, but data.timestamp_unit is order: "
             "set data.split.kind: leave_one_out, or map data.columns.timestamp to a column with times"
         )
+
+
+def make_split(config: SplitConfig, last_us: int) -> Split:
+    """The cutoffs: as configured, or so many days before the last event."""
+    if config.kind == "leave_one_out":
+        return Split("leave_one_out")
     if config.validation_start and config.test_start:
         return Split("temporal", _us(config.validation_start), _us(config.test_start))
     test_start = last_us - _duration_us(config.test_days)

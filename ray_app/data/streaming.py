@@ -32,7 +32,7 @@ def run_pass(
         UserError: what `function` raised, as it was raised.
     """
     bar = progress.add_task(label, total=len(work)) if progress else None
-    cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+    cpus = int(ray.cluster_resources().get("CPU", 1))
     tasks = min(len(work), max(cpus * _TASKS_PER_CPU, len(work) // _WORK_PER_TASK))
     rows = ray.data.from_items([{_WORK: piece.model_dump_json()} for piece in work], override_num_blocks=tasks)
     mapped = rows.map(_Task(function, kinds[0]))

@@ -36,7 +36,8 @@ def asked(batch: tuple[torch.Tensor, ...]) -> list[tuple[list[int], int]]:
     items, queries, targets, _ = batch
     width = items.shape[1]
     return [
-        (items[q // width, : q % width + 1].tolist(), t) for q, t in zip(queries.tolist(), targets.tolist(), strict=True)
+        (items[q // width, : q % width + 1].tolist(), t)
+        for q, t in zip(queries.tolist(), targets.tolist(), strict=True)
     ]
 
 

@@ -3,8 +3,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from ray_app.config import SplitConfig
-from ray_app.data.split import TEST, TRAIN, VALIDATION, Split, make_split, show_time
+from ray_app.config import DataConfig, SplitConfig
+from ray_app.data.split import TEST, TRAIN, VALIDATION, Split, check_split, make_split, show_time
 from ray_app.errors import DataError
 
 DAY = 86_400_000_000
@@ -16,13 +16,13 @@ def parts(split: Split, users: list[int], times: list[int], counted: list[bool] 
 
 
 def test_days_are_counted_back_from_the_last_event():
-    split = make_split(SplitConfig(validation_days=2, test_days=0.5), 100 * DAY, ordered=False)
+    split = make_split(SplitConfig(validation_days=2, test_days=0.5), 100 * DAY)
     assert (split.validation_start, split.test_start) == (97 * DAY + DAY // 2, 99 * DAY + DAY // 2)
 
 
 def test_cutoffs_given_outright_win_and_are_utc_without_a_zone():
     config = SplitConfig(validation_start=datetime(1970, 1, 11), test_start=datetime(1970, 1, 21, tzinfo=UTC))
-    split = make_split(config, 10**18, ordered=False)
+    split = make_split(config, 10**18)
     assert (split.validation_start, split.test_start) == (10 * DAY, 20 * DAY)
     assert show_time(10 * DAY + 3_600_000_000) == "1970-01-11 01:00:00"
 
@@ -33,8 +33,9 @@ def test_an_event_at_a_cutoff_belongs_to_the_later_part():
 
 def test_order_numbers_cannot_be_split_by_time():
     with pytest.raises(DataError, match="leave_one_out"):
-        make_split(SplitConfig(), 5, ordered=True)
-    assert make_split(SplitConfig(kind="leave_one_out"), 5, ordered=True) == Split("leave_one_out")
+        check_split(DataConfig(timestamp_unit="order"))
+    check_split(DataConfig(timestamp_unit="order", split=SplitConfig(kind="leave_one_out")))
+    assert make_split(SplitConfig(kind="leave_one_out"), 5) == Split("leave_one_out")
 
 
 def test_leave_one_out_holds_out_the_last_two_of_users_with_three():
