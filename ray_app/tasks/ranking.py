@@ -124,7 +124,7 @@ def _origin(storage: Storage, dataset: Dataset, uri: str, config: Config) -> dic
     load_scorer(storage, dataset, uri, config)
     manifest = json.loads(storage.read_bytes(join(uri, MANIFEST_FILE)))
     fitted_on = "train part; validation part chose the epoch"
-    if manifest["dataset"] != dataset.uri:
+    if manifest["dataset"].rpartition("/")[2] != dataset.manifest.fingerprint:
         fitted_on += "; of another log, not of this one"
     return {"kind": "model", "fitted_on": fitted_on, "dataset": manifest["dataset"], "checkpoint": uri}
 

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ray_app.checkpoint import CheckpointError
 from ray_app.config import Config, StorageConfig
@@ -11,10 +10,8 @@ from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
 from ray_app.data.sequences import Ragged
 from ray_app.errors import DataError
-from ray_app.models.sequence import SequenceModel, SequenceShape
 from ray_app.storage import Storage
 from ray_app.tasks.ranking import evaluate, rank_batch
-from ray_app.tasks.scorer import ModelScorer
 
 
 def ragged(*rows):
@@ -35,15 +32,6 @@ def test_seen_items_leave_the_ranking_only_where_asked():
     assert excluded.tolist() == [2, 1, 2]
     assert kept.tolist() == [3, 1, 2]
     assert lists[:, :4].tolist() == [[1, 2, 3, 0], [1, 2, 3, 0]]
-
-
-def test_a_model_scores_an_empty_history_by_its_bias():
-    model = SequenceModel(SequenceShape(8, 1, 1, 16, 5), torch.arange(4), 0)
-    with torch.no_grad():
-        model.head.bias.copy_(torch.tensor([0.1, 0.4, 0.3, 0.2]))
-    scores = ModelScorer(model, torch.device("cpu")).scores(ragged([], [1, 2]))
-    assert scores[0].tolist() == pytest.approx([-np.inf, 0.1, 0.4, 0.3, 0.2])
-    assert not np.array_equal(scores[0], scores[1])
 
 
 @pytest.mark.cluster

@@ -1,0 +1,48 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from ray_app.data.sequences import Ragged
+from ray_app.models.sequence import SequenceModel, SequenceShape
+from ray_app.tasks.recommend import TrainedModel, fitted_to
+from ray_app.tasks.scorer import ModelScorer
+
+CPU = torch.device("cpu")
+
+
+def ragged(*rows):
+    return Ragged(np.array([x for row in rows for x in row], np.int32), np.cumsum([0, *map(len, rows)]))
+
+
+def catalogue(*ids):
+    return pa.table({"item_id": list(ids)})
+
+
+@pytest.fixture
+def trained() -> TrainedModel:
+    torch.manual_seed(0)
+    model = SequenceModel(SequenceShape(8, 1, 2, 16, 5), torch.arange(3), 0)
+    with torch.no_grad():
+        model.head.bias.copy_(torch.tensor([0.1, 0.4, 0.3]))
+    return TrainedModel(model, catalogue("a", "b", "c"))
+
+
+def test_an_empty_history_is_scored_by_the_bias(trained: TrainedModel):
+    scores = ModelScorer(trained.model, CPU).scores(ragged([], [1, 2]))
+    assert scores[0].tolist() == pytest.approx([-np.inf, 0.1, 0.4, 0.3])
+    assert not np.array_equal(scores[0], scores[1])
+
+
+def test_a_model_of_its_own_catalogue_is_taken_as_it_is(trained: TrainedModel):
+    assert fitted_to(trained, catalogue("a", "b", "c"), seed=0) is trained.model
+
+
+def test_a_model_of_another_catalogue_keeps_what_it_knows_of_the_items_that_it_shares(trained: TrainedModel):
+    """Items go by their id: index 1 was a, and is c now."""
+    fitted = fitted_to(trained, catalogue("c", "new", "a"), seed=0)
+    before = ModelScorer(trained.model, CPU).scores(ragged([1, 3]))[0]  # of a, then c
+    after = ModelScorer(fitted, CPU).scores(ragged([3, 1]))[0]
+    assert after[[3, 1]].tolist() == pytest.approx(before[[1, 3]].tolist(), abs=1e-6)
+    assert np.isfinite(after[2])
+    assert not fitted.training
