@@ -26,9 +26,7 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 _MISREAD = frozenset("\x85\u2028\u2029\ufeff")  # PyYAML writes them as they are, and misreads them
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
-BaselineName = Literal[
-    "popular", "popular_recent", "personal_frequency", "item_knn", "transitions", "transitions_text"
-]
+BaselineName = Literal["popular", "popular_recent", "personal_frequency", "item_knn", "transitions", "transitions_text"]
 
 
 class StorageConfig(Section):
@@ -190,7 +188,14 @@ class EvaluateConfig(Section):
     exclude_seen: bool = True
     """Whether items of the user's history are taken out of the ranking. Papers differ: never mix the two."""
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
-    baselines: tuple[BaselineName, ...] = ("popular", "popular_recent", "personal_frequency", "item_knn", "transitions", "transitions_text")
+    baselines: tuple[BaselineName, ...] = (
+        "popular",
+        "popular_recent",
+        "personal_frequency",
+        "item_knn",
+        "transitions",
+        "transitions_text",
+    )
     scratch: bool = True
     """Also train the same model from random weights, with `scratch_schedule`, and put it into the table."""
     scratch_schedule: Schedule = from_scratch()
