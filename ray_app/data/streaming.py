@@ -15,7 +15,7 @@ from ray_app.errors import UserError
 Work = TypeVar("Work", bound=BaseModel)
 Report = TypeVar("Report", bound=BaseModel)
 _TASKS_PER_CPU = 4
-_WORK_PER_TASK = 16
+_WORK_PER_TASK = 4
 _WORK, _REPORT, _FAULT = "work", "report", "fault"
 
 
@@ -33,7 +33,7 @@ def run_pass(
     """
     bar = progress.add_task(label, total=len(work)) if progress else None
     cpus = int(ray.cluster_resources().get("CPU", 1))
-    tasks = min(len(work), max(cpus * _TASKS_PER_CPU, len(work) // _WORK_PER_TASK))
+    tasks = min(len(work), max(1, cpus * _TASKS_PER_CPU, len(work) // _WORK_PER_TASK))  # no CPU yet, if they scale up
     rows = ray.data.from_items([{_WORK: piece.model_dump_json()} for piece in work], override_num_blocks=tasks)
     mapped = rows.map(_Task(function, kinds[0]))
     mapped.context.enable_progress_bars = False

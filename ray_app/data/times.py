@@ -33,7 +33,7 @@ _WEEKDAY = r"^(?:[A-Za-z]{3,9},? )?"
 _DAY_NAMED = _WEEKDAY + r"(?P<d>[0-9]{1,2})[- ](?P<n>[A-Za-z]{3})[A-Za-z]*\.?,?[- ](?P<Y>[0-9]{4}|[0-9]{2})" + _TIME
 _NAMED_DAY = _WEEKDAY + r"(?P<n>[A-Za-z]{3})[A-Za-z]*\.? (?P<d>[0-9]{1,2}),? (?P<Y>[0-9]{4})" + _TIME
 _PLAIN = r"^-?[0-9]{1,19}(\.[0-9]*)?$"
-_MONTHS = pa.array(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"])
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
 class Times(NamedTuple):
@@ -227,7 +227,7 @@ def _integers(text: pa.Array) -> IntArray:
 
 
 def _month(names: pa.Array) -> IntArray:
-    return np.asarray(pc.index_in(pc.ascii_lower(names), _MONTHS).fill_null(-1), dtype=np.int64) + 1
+    return np.asarray(pc.index_in(pc.ascii_lower(names), pa.array(_MONTHS)).fill_null(-1), dtype=np.int64) + 1
 
 
 def _days(year: IntArray, month: IntArray, day: IntArray) -> tuple[IntArray, Mask]:
