@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from leave_one_out import load_sequences
 
@@ -20,8 +21,8 @@ from ray_app.data.batches import num_steps
 from ray_app.data.sequences import Histories
 from ray_app.data.shard import Shard
 from ray_app.metrics import hit_rate, ndcg
-from ray_app.models.sequence import SequenceModel
-from ray_app.tasks.recommend import RecommendTask, shape_of, target_ranks_of
+from ray_app.tasks.recommend import RecommendTask, target_ranks_of
+from ray_app.tasks.recommender import build_model
 from ray_app.training.loop import LoopSettings, fit
 from ray_app.training.snapshot import Snapshot
 from ray_app.training.world import World
@@ -53,8 +54,8 @@ def main() -> None:
     config = load_config(args.config, args.overrides)
     table, num_items, counts = load_sequences(args.data)
     targets = int(np.maximum(table["num_train"].to_numpy() - 1, 0).sum())
-    torch.manual_seed(config.train.seed)
-    model = SequenceModel(shape_of(config.model), torch.arange(num_items), 0, config.model.dropout)
+    items = pa.table({"item_id": np.arange(num_items), "train_count": counts})
+    model, _ = build_model(config.model, items, config.train.seed)
     task = TimedTask(
         model, {}, Shard([], targets, lambda _: iter([table]), config.train.window_users),
         num_steps(targets, config.train.tokens_per_batch), config.model,
@@ -68,7 +69,9 @@ def main() -> None:
         if args.until and float(record.get("val/ndcg@10", 0)) >= args.until:
             raise SystemExit
 
-    progress = fit(task, config.schedule, LoopSettings(seed=config.train.seed), World.current(), report)
+    progress = fit(
+        task, config.evaluate.scratch_schedule, LoopSettings(seed=config.train.seed), World.current(), report
+    )
     spent = time.process_time() - began - task.validation_s
     histories = Histories.from_tables([table])
     result: dict[str, object] = {"best": progress.best, "train_cpu_s": round(spent, 2), "seed": config.train.seed}

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_app.data.dataset import Dataset
-from ray_app.data.sequences import COLUMNS, Histories
+from ray_app.data.sequences import COLUMNS, Histories, Ragged
 from ray_app.metrics import Scores
 
 UNSCORED = 1e-9
@@ -46,19 +46,24 @@ class TrainingLog:
         return np.asarray(UNSCORED * order / max(order.max(), 1), np.float32)
 
 
-def read_training_log(dataset: Dataset) -> TrainingLog:
-    """The train part of every user of a prepared dataset."""
+def read_log(dataset: Dataset) -> tuple[TrainingLog, Ragged]:
+    """The train part of every user of a prepared dataset, and every user's targets in the validation part."""
     parts = [Histories.from_tables([dataset.storage.read_table(uri, COLUMNS)]) for uri in dataset.part_uris]
     in_train = [_in_train(part) for part in parts]
-    lengths = np.concatenate([part.num_train for part in parts])
-    return TrainingLog(
+    targets = [part.targets("validation") for part in parts]
+    log = TrainingLog(
         items=np.concatenate([part.items[kept] for part, kept in zip(parts, in_train, strict=True)]),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        offsets=_offsets([part.num_train for part in parts]),
         times=np.concatenate([part.times[kept] for part, kept in zip(parts, in_train, strict=True)]),
         weights=np.concatenate([part.weights[kept] for part, kept in zip(parts, in_train, strict=True)]),
         num_items=dataset.num_items,
         order_numbers=dataset.manifest.data["timestamp_unit"] == "order",
     )
+    return log, Ragged(np.concatenate([part.values for part in targets]), _offsets([part.lengths for part in targets]))
+
+
+def _offsets(lengths: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
 
 
 def _in_train(histories: Histories) -> NDArray[np.bool_]:

@@ -45,7 +45,7 @@ def item_texts(items: pa.Table) -> list[str]:
     return [" ".join(part for part in parts if part) for parts in zip(*columns, strict=True)]
 
 
-def text_similarity(texts: Sequence[str], keep: int) -> Matrix:
+def text_similarity(texts: Sequence[str], keep: int = 300) -> Matrix:
     """Cosines of the TF-IDF vectors (1 + log of the count) of the items 1, 2, ..., for the `keep` nearest of each."""
     # A second and 100 MB that the many processes which only score do not need.
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415

@@ -1,21 +1,19 @@
 """The untrained item-to-item transition graph, alone and with text similarity."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from scipy import sparse
 
-from ray_app.baselines.histories import Matrix, empty, last_items, matrix, settled
+from ray_app.baselines.histories import Matrix, last_items, matrix, settled
 from ray_app.baselines.log import TrainingLog
-from ray_app.baselines.neighbors import text_similarity
 from ray_app.metrics import Ragged, Scores
 
 
 @dataclass(frozen=True)
 class TransitionWeights:
-    """How `Transitions` counts and reads; the defaults were tuned on the validation part of Amazon Beauty."""
+    """How `Transitions` counts and reads."""
 
     window: int = 5
     """Largest distance at which one event counts as following another."""
@@ -31,11 +29,15 @@ class TransitionWeights:
     """Weights of the user's last items, the latest first."""
     text: tuple[float, ...] = ()
     """Weights of the text similarity to the user's last items, the latest first."""
-    text_neighbors: int = 300
 
 
-PLAIN = TransitionWeights()
-WITH_TEXT = TransitionWeights(backward=0.0, recency=(1.0, 0.4, 0.15), text=(0.8, 0.4))
+GRAPH_ALONE = (TransitionWeights(), TransitionWeights(decay=0.8, source_power=0.1, target_power=0.05))
+"""Weights tuned on the validation parts of Amazon Beauty and of Amazon Sports."""
+WITH_TEXT = (
+    TransitionWeights(backward=0.0, recency=(1.0, 0.4, 0.15), text=(0.8, 0.4)),
+    TransitionWeights(decay=0.8, source_power=0.1, target_power=0.05, recency=(1.0, 0.4, 0.15), text=(1.2, 0.6)),
+)
+"""The same for graph and text together."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,15 @@ class Transitions:
 
     weights: TransitionWeights
     graph: Matrix
-    similarity: Matrix
+    similarity: "Matrix | None"
     unscored: Scores
 
     @classmethod
-    def fit(cls, log: TrainingLog, weights: TransitionWeights = PLAIN, texts: Sequence[str] = ()) -> Self:
-        """Count the graph; where the weights ask for it, compare `texts`, those of the items 1, 2, ..."""
-        assert not weights.text or len(texts) == log.num_items, "one text for each item, if only an empty one"
+    def fit(
+        cls, log: TrainingLog, weights: TransitionWeights = GRAPH_ALONE[0], similarity: "Matrix | None" = None
+    ) -> Self:
+        """Count the graph; `similarity` of texts is needed where the weights ask for it."""
+        assert not weights.text or similarity is not None, "weights for texts, but no texts"
         popularity = np.maximum(np.bincount(log.items, minlength=log.num_items + 1), 1.0)
         by_source = sparse.diags_array(popularity**-weights.source_power)
         by_target = sparse.diags_array(popularity**-weights.target_power)
@@ -63,14 +67,13 @@ class Transitions:
         for distance in range(2, weights.window + 1):
             follows = follows + weights.decay ** (distance - 1) * _follows(log, distance)
         graph = settled(by_source @ (follows + weights.backward * follows.T) @ by_target)
-        similarity = text_similarity(texts, weights.text_neighbors) if weights.text else empty(log.num_items)
         return cls(weights, graph, similarity, log.unscored())
 
     def scores(self, histories: Ragged) -> Scores:
         """Read at the last items of each history."""
         num_items = len(self.unscored) - 1
         scores: Scores = (last_items(histories, self.weights.recency, num_items) @ self.graph).toarray()
-        if self.weights.text:
+        if self.similarity is not None:
             scores += (last_items(histories, self.weights.text, num_items) @ self.similarity).toarray()
         return scores + self.unscored
 

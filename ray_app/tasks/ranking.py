@@ -96,7 +96,7 @@ def evaluate(
     """
     # Loaded here first: a damaged checkpoint is a sentence here, and a dead actor there.
     origins = {name: _origin(storage, dataset, uri, config) for name, uri in methods.items()}
-    baselines = fit_baselines(config.evaluate.baselines, dataset)
+    baselines = fit_baselines(config.evaluate.baselines, dataset, config.evaluate.exclude_seen)
     origins |= {name: {"kind": "baseline", "fitted_on": "train part"} for name in baselines}
     outcomes = Outcomes(list(origins), np.concatenate([[0], dataset.items()[Col.TRAIN_COUNT].to_numpy()]))
     settings = {

@@ -10,7 +10,8 @@ from ray_app.data.sequences import Ragged
 from ray_app.metrics import Scores
 from ray_app.models.sequence import SequenceModel
 from ray_app.storage import Storage
-from ray_app.tasks.recommend import fitted_to, load_trained, score
+from ray_app.tasks.recommend import score
+from ray_app.tasks.recommender import fitted_to, load_trained
 
 
 class Scorer(Protocol):

@@ -14,7 +14,7 @@ from ray_app.config import Config, dump, fingerprint
 from ray_app.data.dataset import Dataset
 from ray_app.schedule import Schedule
 from ray_app.storage import Storage, join
-from ray_app.tasks.recommend import ITEMS_FILE, MODEL_FILE
+from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE
 from ray_app.training.snapshot import Snapshot
 
 RECORDS_FILE = "records.json"

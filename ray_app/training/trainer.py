@@ -15,7 +15,8 @@ from ray_app import checkpoint
 from ray_app.config import dump
 from ray_app.data.stream import stream_tables
 from ray_app.errors import UserError
-from ray_app.tasks.recommend import build_task, load_trained
+from ray_app.tasks.recommend import build_task
+from ray_app.tasks.recommender import load_trained
 from ray_app.training.loop import LoopSettings, fit
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Progress, Snapshot

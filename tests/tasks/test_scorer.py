@@ -5,7 +5,7 @@ import torch
 
 from ray_app.data.sequences import Ragged
 from ray_app.models.sequence import SequenceModel, SequenceShape
-from ray_app.tasks.recommend import TrainedModel, fitted_to
+from ray_app.tasks.recommender import TrainedModel, fitted_to
 from ray_app.tasks.scorer import ModelScorer
 
 CPU = torch.device("cpu")

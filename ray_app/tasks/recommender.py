@@ -1,0 +1,141 @@
+"""A trained recommender: the model and its catalogue, read from a checkpoint or begun for a new catalogue."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ray_app.checkpoint import CheckpointError, fetched, read_config, verify
+from ray_app.config import ModelConfig
+from ray_app.models.sequence import SequenceModel, SequenceShape
+from ray_app.schema import Col
+from ray_app.storage import Storage
+
+MODEL_FILE = "model.safetensors"
+ITEMS_FILE = "items.parquet"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model and the catalogue it was trained for: row i of `items` is item index i + 1."""
+
+    model: SequenceModel
+    items: pa.Table
+
+
+def shape_of(config: ModelConfig) -> SequenceShape:
+    """The sizes that fix the model's parameters."""
+    return SequenceShape(
+        config.dim, config.num_layers, config.num_heads, config.feedforward_dim, config.max_history_len
+    )
+
+
+def load_model(folder: Path) -> TrainedModel:
+    """Rebuild a model from `model.safetensors`, `config.json` and `items.parquet`.
+
+    Raises:
+        CheckpointError: the tensors do not fit the configuration; names and shapes that differ.
+    """
+    config = ModelConfig.model_validate(read_config(folder)["model"])
+    tensors = load_file(folder / MODEL_FILE)
+    rows = tensors.get("row_of_item", torch.empty(0, dtype=torch.int64))
+    known = tensors.get("backbone.items.weight", torch.empty(0, config.dim))
+    model = SequenceModel(shape_of(config), rows, len(known), config.dropout)
+    _check_same(model.state_dict(), tensors, folder)
+    model.load_state_dict(tensors)
+    return TrainedModel(model.eval(), pq.read_table(folder / ITEMS_FILE))
+
+
+def load_trained(storage: Storage, uri: str) -> TrainedModel:
+    """Fetch a published checkpoint, check its hashes and rebuild the model on the CPU."""
+    with fetched(storage, uri) as folder:
+        verify(folder)
+        return load_model(folder)
+
+
+def fitted_to(trained: TrainedModel, items: pa.Table, seed: int) -> SequenceModel:
+    """The model over the catalogue `items`: as it is if that is its own, else as fine-tuning would begin with it."""
+    if trained.items[Col.ITEM].equals(items[Col.ITEM]):
+        return trained.model
+    return build_model(ModelConfig.model_validate(vars(trained.model.shape)), items, seed, trained)[0].eval()
+
+
+def _check_same(expected: dict[str, Tensor], given: dict[str, Tensor], folder: Path) -> None:
+    def shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+    want, have = shapes(expected), shapes(given)
+    faults = [
+        f"  {name}: model {want.get(name, 'has none')}, file {have.get(name, 'has none')}"
+        for name in sorted(want | have)
+        if want.get(name) != have.get(name)
+    ]
+    if faults:
+        raise CheckpointError("\n".join([f"{folder}: does not fit the model; nothing was loaded", *faults]))
+
+
+def build_model(
+    config: ModelConfig, items: pa.Table, seed: int, pretrained: TrainedModel | None = None
+) -> tuple[SequenceModel, dict[str, Tensor]]:
+    """The model at its start, and the pretrained values of its backbone (empty when it starts from random weights).
+
+    Items are matched with the pretrained catalogue by id: those it knows keep their vectors, in the backbone; new ones
+    begin, in the head, near the mean of the known ones. Biases begin at the log of the item's share of train events
+    (those of known items where pretraining left them), so that the first guess is popularity and not noise.
+
+    Raises:
+        CheckpointError: the pretrained model has other sizes, or its catalogue has ids of another type.
+    """
+    torch.manual_seed(seed)
+    popularity = _log_share(items)
+    if pretrained is None:
+        model = SequenceModel(shape_of(config), torch.arange(len(items)), 0, config.dropout)
+        model.head.bias.data.copy_(popularity)
+        return model, {}
+    source = pretrained.model
+    _check_shape(source.shape, shape_of(config))
+    index_in_source = _match(items, pretrained.items)
+    known = index_in_source >= 0
+    row_of_item = np.empty(len(items), np.int64)
+    row_of_item[known] = np.arange(known.sum())
+    row_of_item[~known] = np.arange(known.sum(), len(items))
+    model = SequenceModel(shape_of(config), torch.from_numpy(row_of_item), int(known.sum()), config.dropout)
+    where_known, in_source = torch.from_numpy(known), torch.from_numpy(index_in_source[known])
+    with torch.no_grad():
+        vectors = source.table()
+        tensors = {n: p for n, p in source.backbone.state_dict().items() if n != "items.weight"}
+        model.backbone.load_state_dict({**tensors, "items.weight": vectors[in_source]})
+        model.head.bias.copy_(popularity)
+        model.head.bias[where_known] = source.head.bias[in_source]
+        if len(in_source):
+            model.head.items.weight.add_(vectors[in_source].mean(0))
+    reference = {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith("backbone.")}
+    return model, reference
+
+
+def _log_share(items: pa.Table) -> Tensor:
+    """Log of each item's share of the train events, float32 `[items]`; an item without any counts as half an event."""
+    counts = torch.from_numpy(items[Col.TRAIN_COUNT].to_numpy().astype(np.float64)) + 0.5
+    return (counts / counts.sum()).log().float()
+
+
+def _check_shape(source: SequenceShape, target: SequenceShape) -> None:
+    faults = [
+        f"  model.{name}: pretrained {getattr(source, name)}, asked for {getattr(target, name)}"
+        for name in vars(source)
+        if getattr(source, name) != getattr(target, name)
+    ]
+    if faults:
+        raise CheckpointError("\n".join(["the pretrained model has other sizes; nothing was loaded", *faults]))
+
+
+def _match(items: pa.Table, source: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Position of each item in the source catalogue, -1 where it has none; ids are compared as text."""
+    mine, theirs = items[Col.ITEM].cast(pa.string()), source[Col.ITEM].cast(pa.string())
+    found = pa.compute.index_in(mine, value_set=theirs).fill_null(-1)
+    return np.asarray(found.to_numpy(), np.int64)

@@ -1,0 +1,193 @@
+"""Ray Train around the loop: the same numbers as without Ray, with two workers, after a lost worker, and on S3."""
+
+import os
+import signal
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import Tensor
+
+from ray_app import checkpoint
+from ray_app.config import Config, apply_overrides, parse_config
+from ray_app.data.dataset import Dataset
+from ray_app.data.prepare import prepare
+from ray_app.data.stream import read_tables
+from ray_app.errors import TrainingError
+from ray_app.storage import Storage
+from ray_app.tasks.recommend import build_task
+from ray_app.tasks.recommender import load_trained
+from ray_app.training.loop import fit
+from ray_app.training.run import Run
+from ray_app.training.snapshot import Snapshot
+from ray_app.training.trainer import build_trainer, loop_settings
+from ray_app.training.world import World
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log in which each item is followed by the next one, four times out of five."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("log")
+    users, items = [], []
+    for user in range(300):
+        item = int(rng.integers(40))
+        for _ in range(int(rng.integers(3, 14))):
+            users.append(user)
+            items.append(item)
+            item = (item + 1) % 40 if rng.random() < 0.8 else int(rng.integers(40))
+    table = pa.table({"user_id": users, "item_id": items, "timestamp": list(range(len(users)))})
+    pq.write_table(table, folder / "events.parquet")
+    return folder
+
+
+def settings(log: Path, storage: Storage, **train: object) -> Config:
+    return parse_config(
+        {
+            "name": "t",
+            "storage": {"path": storage.path},
+            "data": {
+                "events": str(log),
+                "timestamp_unit": "order",
+                "split": {"kind": "leave_one_out"},
+            },
+            "model": {"dim": 16, "feedforward_dim": 32, "max_history_len": 10, "num_negatives": 16},
+            "schedule": {"phases": [{"name": "full", "epochs": 4, "learning_rate": 0.01, "patience": 4}]},
+            "train": {"tokens_per_batch": 128, **train},
+        }
+    )
+
+
+def make_run(config: Config, storage: Storage, **changes: object) -> Run:
+    dataset = prepare(storage, config.name, config.data)
+    return Run(**{"role": "finetune", "config": config, "schedule": config.schedule, "dataset": dataset} | changes)
+
+
+def fit_run(run: Run) -> Snapshot:
+    result = build_trainer(run).fit()
+    if isinstance(result.return_value, Exception):
+        raise result.return_value
+    with result.checkpoint.as_directory() as folder:
+        checkpoint.verify(Path(folder))
+        return Snapshot.load(Path(folder))
+
+
+def losses(snapshot: Snapshot) -> list[float]:
+    return [float(record["train/loss"]) for record in snapshot.progress.records]
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Storage:
+    return Storage.from_config(parse_config({"storage": {"path": str(tmp_path / "runs")}}).storage)
+
+
+def plain(run: Run) -> Snapshot:
+    """The same run without Ray."""
+    last: list[Snapshot] = []
+    task = build_task(run.config, run.dataset, None, partial(read_tables, run.storage))
+    torch.set_num_threads(1)
+    world = World.current()
+    progress = fit(task, run.schedule, loop_settings(run, world.device), world, lambda _, now: last.append(now))
+    return Snapshot.take(task.model, None, {}, progress)
+
+
+def test_one_ray_worker_equals_the_plain_loop_and_learns(ray_cluster: None, log: Path, local: Storage) -> None:
+    run = make_run(settings(log, local), local)
+    with_ray, without = fit_run(run), plain(run)
+    assert_same(with_ray.model, without.model)
+    assert losses(with_ray) == losses(without)
+    assert losses(with_ray)[-1] < 0.8 * losses(with_ray)[0]
+    assert with_ray.progress.best is not None
+    assert with_ray.progress.best > 0.5  # four in five are foreseeable
+
+
+@pytest.mark.s3
+def test_two_workers_repeat_their_numbers_on_s3(ray_cluster: None, log: Path, s3: object) -> None:
+    config = parse_config({"storage": s3.model_dump()})  # type: ignore[attr-defined]
+    first = Storage.from_config(config.storage)
+    snapshots = []
+    for attempt in ("a", "b"):
+        run = make_run(settings(log, first, num_workers=2).model_copy(update={"name": attempt}), first)
+        snapshots.append(fit_run(run))
+        run.publish(snapshots[-1])
+        assert run.is_published()
+        assert load_trained(first, run.uri).model.num_items == run.dataset.num_items
+    assert_same(snapshots[0].model, snapshots[1].model)
+    assert losses(snapshots[0]) == losses(snapshots[1])
+
+
+def test_a_killed_worker_costs_time_and_nothing_else(ray_cluster: None, log: Path, local: Storage) -> None:
+    config = apply_overrides(settings(log, local), ["schedule.phases.0.epochs=40", "train.checkpoint_every_steps=5"])
+    whole = plain(make_run(config, local))
+    killed = threading.Event()
+
+    def kill_a_worker() -> None:
+        """SIGKILL, once checkpoints are there to go on from."""
+        runs = Path(local.root(config.name)) / "runs"
+        while not list(runs.glob("*/checkpoint_*/manifest.json")):
+            time.sleep(0.2)
+        time.sleep(2)
+        for command in Path("/proc").glob("[0-9]*/cmdline"):
+            if b"RayTrainWorker" in command.read_bytes():
+                os.kill(int(command.parent.name), signal.SIGKILL)
+                killed.set()
+
+    thread = threading.Thread(target=kill_a_worker, daemon=True)
+    thread.start()
+    resumed = fit_run(make_run(config, local))
+    assert killed.is_set()
+    assert_same(resumed.model, whole.model)
+    assert losses(resumed) == pytest.approx(losses(whole), rel=1e-9)
+
+
+def test_a_fault_of_the_user_is_told_once_and_not_retried(ray_cluster: None, log: Path, local: Storage) -> None:
+    config = apply_overrides(settings(log, local), ["schedule.phases.0.groups=[{match: ^nothing}]"])
+    began = time.monotonic()
+    with pytest.raises(TrainingError, match=r"no group covers parameter"):
+        fit_run(make_run(config, local))
+    assert time.monotonic() - began < 60
+
+
+def test_fine_tuning_starts_from_a_published_model(ray_cluster: None, log: Path, local: Storage) -> None:
+    source = make_run(settings(log, local), local, role="pretrain")
+    source.publish(fit_run(source))
+    config = apply_overrides(
+        settings(log, local),
+        [
+            "schedule.phases=[{name: head, epochs: 1, groups: [{match: ^backbone, rate: frozen}, {match: ^head}]}]",
+            f"model.start_from={source.uri}",
+        ],
+    )
+    target = make_run(config, local, start_from=source.uri)
+    assert target.key != make_run(config, local).key
+    tuned = fit_run(target)
+    start = load_trained(local, source.uri).model.state_dict()
+    assert torch.equal(
+        tuned.model["backbone.blocks.0.query_key_value.weight"], start["backbone.blocks.0.query_key_value.weight"]
+    )
+    assert not torch.equal(tuned.model["head.bias"], start["head.bias"])
+    records = tuned.progress.records
+    assert records[0]["phase"] == "start"
+    assert float(records[0]["val/ndcg@10"]) > 0.5  # what was learned is there before the first step
+
+
+def test_a_run_is_known_by_what_it_is_made_of(ray_cluster: None, log: Path, local: Storage) -> None:
+    config = settings(log, local)
+    same, other = make_run(config, local), make_run(apply_overrides(config, ["train.seed=1"]), local)
+    assert make_run(config, local).key == same.key != other.key
+    assert make_run(apply_overrides(config, ["train.max_failures=7"]), local).key == same.key
+    assert isinstance(same.dataset, Dataset)
