@@ -11,23 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_similarity
 
-from ray_app.baselines import (
-    BASELINES,
-    WITH_TEXT,
-    ItemKNN,
-    PersonalFrequency,
-    Popular,
-    TrainingLog,
-    Transitions,
-    fit_baselines,
-    item_texts,
-    read_training_log,
-)
+from ray_app.baselines import CANDIDATES, TrainingLog, choose, fit_baselines, item_texts
 from ray_app.baselines.histories import settled
-from ray_app.baselines.log import UNSCORED
-from ray_app.baselines.neighbors import nearest, text_similarity
+from ray_app.baselines.log import UNSCORED, read_log
+from ray_app.baselines.neighbors import ItemKNN, nearest, text_similarity
+from ray_app.baselines.popular import PersonalFrequency, Popular
+from ray_app.baselines.transitions import WITH_TEXT, Transitions, TransitionWeights
 from ray_app.config import EvaluateConfig, StorageConfig
 from ray_app.data.dataset import Counts, Dataset, Manifest, Part
+from ray_app.data.sequences import Ragged
 from ray_app.metrics import hit_rate, ndcg, target_ranks, top_k
 from ray_app.schema import Col, items_schema, sequences_schema
 from ray_app.storage import Storage, join
@@ -56,8 +48,8 @@ def ranking(fitted, *history, k=4):
 
 
 def test_every_configured_baseline_can_be_fitted():
-    assert set(BASELINES) == set(EvaluateConfig().baselines)
-    assert set(BASELINES) == set(get_args(get_args(EvaluateConfig.model_fields["baselines"].annotation)[0]))
+    assert set(CANDIDATES) == set(EvaluateConfig().baselines)
+    assert set(CANDIDATES) == set(get_args(get_args(EvaluateConfig.model_fields["baselines"].annotation)[0]))
 
 
 def test_transitions_by_hand():
@@ -93,7 +85,7 @@ def test_context_events_lead_but_are_not_led_to():
 
 
 def test_transitions_with_text_by_hand():
-    fitted = Transitions.fit(LOG, WITH_TEXT, TEXTS)
+    fitted = Transitions.fit(LOG, WITH_TEXT[0], text_similarity(TEXTS))
     # Of 4 + 1 texts (PAD's is empty) "nail" is in 3, "blue" and "file" in 1: weights 1 + ln((1 + 5) / (1 + n)).
     red = polish = 1 + math.log(6 / 3)
     nail, blue = 1 + math.log(6 / 4), 1 + math.log(6 / 2)
@@ -111,7 +103,7 @@ def test_repeated_words_count_by_their_logarithm():
 
 
 def test_a_catalogue_without_texts_leaves_the_graph():
-    with_text = Transitions.fit(LOG, WITH_TEXT, ["", "", "", "a"]).scores(ragged([2]))
+    with_text = Transitions.fit(LOG, WITH_TEXT[0], text_similarity(["", "", "", "a"])).scores(ragged([2]))
     np.testing.assert_allclose(with_text[0, 3:], [3**-0.25, 0.7 * 3**-0.25], rtol=1e-6)
 
 
@@ -175,16 +167,16 @@ def test_personal_frequency_by_hand():
     assert ranking(fitted, 4) == [4, 1, 2, 3]
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", CANDIDATES)
 def test_no_history_gets_the_popular_items(name):
     popular = log_of([2, 4, 3], [4, 2], [4])
     expected = [4, 2, 3, 1]  # the users' last events are 3, 2 and 4, and the whole log breaks that tie
-    assert ranking(BASELINES[name](popular, TEXTS)) == expected
+    assert ranking(CANDIDATES[name](popular, TEXTS)[0]) == expected
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", CANDIDATES)
 def test_items_outside_the_vocabulary_are_passed_over(name):
-    fitted = BASELINES[name](LOG, TEXTS)
+    fitted = CANDIDATES[name](LOG, TEXTS)[0]
     given_scores = fitted.scores(ragged([0, 3, 0, 2, 0], [0]))
     np.testing.assert_array_equal(given_scores, fitted.scores(ragged([3, 2], [])))
     assert fitted.scores(ragged()).shape == (0, 5)
@@ -199,12 +191,12 @@ def logs(draw):
     )
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", CANDIDATES)
 @given(logs())
 @settings(max_examples=25, deadline=None)
 def test_scores_are_finite_and_every_user_stands_alone(name, drawn):
     log, histories = drawn
-    fitted = BASELINES[name](log, [f"word{n % 3} thing" for n in range(log.num_items)])
+    fitted = CANDIDATES[name](log, [f"word{n % 3} thing" for n in range(log.num_items)])[0]
     scores = fitted.scores(ragged(*histories))
     assert scores.shape == (len(histories), log.num_items + 1)
     assert scores.dtype == np.float32
@@ -214,15 +206,15 @@ def test_scores_are_finite_and_every_user_stands_alone(name, drawn):
         np.testing.assert_allclose(fitted.scores(ragged(history))[0], row, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", CANDIDATES)
 def test_shared_read_only_memory_is_enough(name):
     """scipy sorted the rows of a matrix in place, and with them the histories that it was made of."""
     buffers = []
-    data = pickle.dumps(BASELINES[name](LOG, TEXTS), protocol=5, buffer_callback=buffers.append)
+    data = pickle.dumps(CANDIDATES[name](LOG, TEXTS)[0], protocol=5, buffer_callback=buffers.append)
     shared = pickle.loads(data, buffers=[bytes(buffer) for buffer in buffers])
     values, offsets = ragged([4, 1, 2], [3, 1, 3])
     values.flags.writeable = offsets.flags.writeable = False
-    expected = BASELINES[name](LOG, TEXTS).scores(ragged([4, 1, 2], [3, 1, 3]))
+    expected = CANDIDATES[name](LOG, TEXTS)[0].scores(ragged([4, 1, 2], [3, 1, 3]))
     for _ in range(2):
         np.testing.assert_array_equal(shared.scores((values, offsets)), expected)
 
@@ -277,7 +269,7 @@ def write_dataset(tmp_path, num_train, num_validation):
 
 def test_only_train_events_are_read(tmp_path):
     dataset = write_dataset(tmp_path, num_train=[2, 0, 4, 1], num_validation=0)
-    log = read_training_log(dataset)
+    log, _ = read_log(dataset)
     assert log.items.tolist() == [1, 2, 9, 10, 11, 12, 13]
     assert log.offsets.tolist() == [0, 2, 2, 6, 7]
     assert log.times.tolist() == [0, 1, 200, 201, 202, 203, 300]
@@ -286,6 +278,27 @@ def test_only_train_events_are_read(tmp_path):
     fitted = fit_baselines(["transitions", "popular"], dataset)
     assert list(fitted) == ["transitions", "popular"]
     assert fitted["popular"].scores(ragged([]))[0].nonzero()[0].tolist() == sorted(log.items)
+
+
+def test_the_candidate_that_ranks_the_validation_part_best_is_chosen(tmp_path):
+    """Everybody goes on to the item after next, which only a decay above 1 prefers to the next."""
+    known = [[user, user + 1, user + 2] for user in (1, 4, 7)] * 2
+    log = log_of(*known, num_items=9)
+    candidates = [Transitions.fit(log, TransitionWeights(decay=decay)) for decay in (0.1, 2.0, 0.2)]
+    asked = Ragged(*ragged([1], [4], [7]))
+    next_but_one = Ragged(*ragged([3], [6], [9]))
+    assert choose(candidates, asked, next_but_one, exclude_seen=False) is candidates[1]
+    assert choose(candidates, asked, Ragged(*ragged([2], [5], [8])), exclude_seen=False) is candidates[0]
+    # Where seen items are excluded they are no targets either, and nobody is left to ask.
+    assert choose(candidates, asked, asked, exclude_seen=True) is candidates[0]
+
+
+def test_validation_targets_are_read(tmp_path):
+    dataset = write_dataset(tmp_path, num_train=[2, 0, 3, 1], num_validation=1)
+    _, targets = read_log(dataset)
+    assert targets.values.tolist() == [3, 5, 12, 14]
+    assert targets.offsets.tolist() == [0, 1, 2, 3, 4]
+    assert len(fit_baselines(CANDIDATES, dataset, exclude_seen=True)) == len(CANDIDATES)
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +332,7 @@ def beauty(shared_data: Path):
 def test_beauty_is_reproduced(beauty, name, published):
     """HR@10 and NDCG@10 on test, leave-one-out, full ranking: seen items kept, then excluded."""
     log, texts, (values, offsets), held_out = beauty
-    fitted = BASELINES[name](log, texts)
+    fitted = CANDIDATES[name](log, texts)[0]
     kept, excluded = [], []
     for start in range(0, len(held_out), 512):
         ends = offsets[start : start + 513]
