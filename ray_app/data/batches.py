@@ -24,7 +24,9 @@ class Batch(NamedTuple):
     items: Tensor
     """int64 `[batch, history]`: what the model reads."""
     queries: Tensor
-    """int64 `[targets]`: the position, in `items` flattened, after which each target is to be foretold."""
+    """int64 `[queries]`: positions, in `items` flattened, after which an order is to be foretold."""
+    query_of_target: Tensor
+    """int64 `[targets]`: which query asks for the target; an order has one query and many targets."""
     targets: Tensor
     """int64 `[targets]`: item indices."""
     weights: Tensor
@@ -119,7 +121,7 @@ def collate(windows: Windows, chosen: NDArray[np.int64]) -> Batch:
     """Pad the chosen windows on the right to the longest of them, and gather their targets."""
     if not len(chosen):  # a worker without work still takes part in the step
         nothing = torch.zeros(0, dtype=torch.int64)
-        return Batch(torch.full((1, 1), PAD, dtype=torch.int64), nothing, nothing, torch.zeros(0))
+        return Batch(torch.full((1, 1), PAD, dtype=torch.int64), nothing, nothing, nothing, torch.zeros(0))
     start, length = windows.start[chosen][:, None], windows.length[chosen][:, None]
     column = np.arange(int(length.max()))
     inside = column < length
@@ -128,9 +130,11 @@ def collate(windows: Windows, chosen: NDArray[np.int64]) -> Batch:
     asked = windows.context[following] - start
     row, place = np.nonzero(inside & (asked >= 0) & (windows.weights[following] > 0))
     event = following[row, place]
+    queries, query_of_target = np.unique(row * len(column) + asked[row, place], return_inverse=True)
     return Batch(
         torch.from_numpy(np.where(inside, windows.events[position], PAD).astype(np.int64)),
-        torch.from_numpy(row * len(column) + asked[row, place]),
+        torch.from_numpy(queries),
+        torch.from_numpy(query_of_target),
         torch.from_numpy(windows.events[event].astype(np.int64)),
         torch.from_numpy(windows.weights[event].astype(np.float32)),
     )

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ray_app.models.repeats import Repeats
+
 INIT_STD = 0.02
 
 
@@ -27,6 +29,8 @@ class SequenceShape:
     num_heads: int
     feedforward_dim: int
     max_history_len: int
+    repeats: bool = False
+    """Whether buying again is scored outright."""
 
 
 class Block(nn.Module):
@@ -81,12 +85,13 @@ class Backbone(nn.Module):
 
 
 class Head(nn.Module):
-    """What the target catalogue adds: vectors of items that the backbone does not know, a bias for every item."""
+    """What the target adds: vectors of items that the backbone does not know, a bias for every item, repeat habits."""
 
-    def __init__(self, dim: int, num_new: int, num_items: int) -> None:
+    def __init__(self, shape: SequenceShape, num_new: int, num_items: int) -> None:
         super().__init__()
-        self.items = nn.Embedding(num_new, dim)
+        self.items = nn.Embedding(num_new, shape.dim)
         self.bias = nn.Parameter(torch.zeros(num_items))
+        self.repeats = Repeats() if shape.repeats else None
 
 
 class SequenceModel(nn.Module):
@@ -105,7 +110,7 @@ class SequenceModel(nn.Module):
         self.num_items = num_items
         self.num_known = num_known
         self.backbone = Backbone(shape, num_known, dropout)
-        self.head = Head(shape.dim, num_items - num_known, num_items)
+        self.head = Head(shape, num_items - num_known, num_items)
         self.register_buffer("row_of_item", row_of_item.to(torch.int64))
         self.apply(_initialize)
 
@@ -146,7 +151,8 @@ class SequenceModel(nn.Module):
         last = last * (lengths > 0).unsqueeze(-1)
         table = self.table() if table is None else table
         logits = torch.addmm(self.head.bias.to(last.dtype), last, table.T.to(last.dtype)).float()
-        return functional.pad(logits, (1, 0), value=float("-inf"))
+        logits = functional.pad(logits, (1, 0), value=float("-inf"))
+        return logits if self.head.repeats is None else self.head.repeats.add_to(logits, items, lengths)
 
 
 def _initialize(module: nn.Module) -> None:

@@ -59,17 +59,24 @@ class RecommendTask:
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Task.loss`: cross-entropy of the items of every next order."""
-        model, targets, weights = self.model, batch.targets, batch.weights
+        model, targets, weights, asking = self.model, batch.targets, batch.weights, batch.query_of_target
         query = model(batch.items).flatten(0, 1)[batch.queries]
+        row, place = batch.queries // batch.items.shape[1], batch.queries % batch.items.shape[1]
+        repeats = model.head.repeats
         if self._config.loss == "softmax":
-            smoothing = self._config.label_smoothing
-            loss = softmax_loss(query, targets - 1, weights, model.table(), model.head.bias, smoothing)
-            return loss, weights.sum()
+            every = torch.arange(1, model.num_items + 1, device=self.device)
+            logits = torch.addmm(model.head.bias, query, model.table().T)
+            if repeats is not None:
+                logits = logits + repeats.of_sample(batch.items, row, place, every)
+            return softmax_loss(logits[asking], targets - 1, weights, self._config.label_smoothing), weights.sum()
         sampled, log_expected = self._draw()
-        vectors = model.vectors(sampled)
-        positive = (query * model.vectors(targets)).sum(1) + model.bias(targets)
-        negative = torch.addmm(model.bias(sampled), query, vectors.T)
-        return sampled_softmax_loss(positive, negative, targets, sampled, weights, log_expected), weights.sum()
+        positive = (query[asking] * model.vectors(targets)).sum(1) + model.bias(targets)
+        negative = torch.addmm(model.bias(sampled), query, model.vectors(sampled).T)
+        if repeats is not None:
+            positive = positive + repeats.of_pairs(batch.items, row[asking], place[asking], targets)
+            negative = negative + repeats.of_sample(batch.items, row, place, sampled)
+        loss = sampled_softmax_loss(positive, negative, asking, targets, sampled, weights, log_expected)
+        return loss, weights.sum()
 
     @torch.no_grad()
     def validate(self) -> dict[str, tuple[float, float]]:

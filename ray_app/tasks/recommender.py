@@ -31,7 +31,12 @@ class TrainedModel:
 def shape_of(config: ModelConfig) -> SequenceShape:
     """The sizes that fix the model's parameters."""
     return SequenceShape(
-        config.dim, config.num_layers, config.num_heads, config.feedforward_dim, config.max_history_len
+        config.dim,
+        config.num_layers,
+        config.num_heads,
+        config.feedforward_dim,
+        config.max_history_len,
+        config.repeats,
     )
 
 
@@ -95,7 +100,8 @@ def build_model(
     popularity = _log_share(items)
     if pretrained is None:
         model = SequenceModel(shape_of(config), torch.arange(len(items)), 0, config.dropout)
-        model.head.bias.data.copy_(popularity)
+        if config.bias_init == "popularity":
+            model.head.bias.data.copy_(popularity)
         return model, {}
     source = pretrained.model
     _check_shape(source.shape, shape_of(config))
@@ -110,6 +116,8 @@ def build_model(
         vectors = source.table()
         tensors = {n: p for n, p in source.backbone.state_dict().items() if n != "items.weight"}
         model.backbone.load_state_dict({**tensors, "items.weight": vectors[in_source]})
+        if model.head.repeats is not None and source.head.repeats is not None:
+            model.head.repeats.load_state_dict(source.head.repeats.state_dict())
         model.head.bias.copy_(popularity)
         model.head.bias[where_known] = source.head.bias[in_source]
         if len(in_source):

@@ -33,12 +33,10 @@ def single(*users: list[int]) -> Histories:
 
 def asked(batch: tuple[torch.Tensor, ...]) -> list[tuple[list[int], int]]:
     """(what is read up to the query, target) for every target."""
-    items, queries, targets, _ = batch
+    items, queries, query_of_target, targets, _ = batch
     width = items.shape[1]
-    return [
-        (items[q // width, : q % width + 1].tolist(), t)
-        for q, t in zip(queries.tolist(), targets.tolist(), strict=True)
-    ]
+    asking = queries[query_of_target].tolist()
+    return [(items[q // width, : q % width + 1].tolist(), t) for q, t in zip(asking, targets.tolist(), strict=True)]
 
 
 def test_without_orders_each_event_is_foretold_from_those_before_it() -> None:
