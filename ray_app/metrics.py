@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 PAD = 0
 """As `schema.PAD`; written again because metrics import numpy and torch alone."""
+MISS = int(np.iinfo(np.int32).max)
+"""Rank of a target that is not ranked: beyond any cutoff, also in a catalogue of fewer than k items; fits int32."""
 
 Scores = NDArray[np.float32]
 PerUser = NDArray[np.float64]
@@ -24,7 +26,7 @@ Interval = tuple[float, float]
 def target_ranks(scores: Scores, targets: Ragged, seen: Ragged | None = None) -> Ragged:
     """The rank of every target, from 1, ragged like `targets`; int64.
 
-    A target that is not ranked (`PAD`, an item in `seen`, a score of -inf) is a miss: rank `num_items + 1`.
+    A target that is not ranked (`PAD`, an item in `seen`, a score of -inf) has rank `MISS`.
 
     Raises:
         ValueError: a score is NaN, or a user's targets repeat an item.
@@ -40,7 +42,7 @@ def target_ranks(scores: Scores, targets: Ragged, seen: Ragged | None = None) ->
         row = ranked[user]
         score = row[target]
         if score == -np.inf:
-            ranks[position] = scores.shape[1]
+            ranks[position] = MISS
         else:
             ranks[position] = 1 + np.count_nonzero(row > score) + np.count_nonzero(row[:target] == score)
     return ranks, offsets
@@ -106,8 +108,9 @@ def ndcg(ranks: Ragged, k: int) -> PerUser:
 
 
 def mrr(ranks: Ragged) -> PerUser:
-    """1 / rank of the user's best target, without a cutoff; `[users]`."""
-    return 1.0 / _per_user(np.minimum, ranks, ranks[0])
+    """1 / rank of the user's best target, without a cutoff, 0 where all are misses; `[users]`."""
+    best = _per_user(np.minimum, ranks, ranks[0])
+    return np.where(best == MISS, 0.0, 1.0 / best)
 
 
 def _per_user(reduce: np.ufunc, ragged: Ragged, values: NDArray[Any]) -> PerUser:

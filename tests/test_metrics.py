@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
 from ray_app.metrics import (
+    MISS,
     PAD,
     bootstrap_interval,
     coverage,
@@ -47,13 +48,25 @@ def test_rank_counts_better_items_and_ties_of_lower_index():
 def test_seen_items_are_taken_out_of_the_ranking():
     given_scores = scores([0.1, 0.5, 0.5, 0.9])
     ranks, _ = target_ranks(given_scores, ragged([1, 3, 4]), seen=ragged([4, 2, 4, PAD]))
-    assert ranks.tolist() == [2, 1, 5]  # item 4 is seen itself: a miss
+    assert ranks.tolist() == [2, 1, MISS]  # item 4 is seen itself: a miss
 
 
 def test_what_cannot_be_ranked_is_a_miss():
     given_scores = scores([0.1, -np.inf, 0.5])
     ranks, _ = target_ranks(given_scores, ragged([PAD, 2, PAD, 1]))
-    assert ranks.tolist() == [4, 4, 4, 2]
+    assert ranks.tolist() == [MISS, MISS, MISS, 2]
+
+
+def test_a_miss_scores_nothing_in_a_catalogue_smaller_than_the_list():
+    """It had the rank after the last item: with three items, fourth of a list of ten."""
+    rows = scores([0.1, -np.inf, 0.5], [0.1, 0.2, 0.5])
+    ranks = target_ranks(rows, ragged([2, PAD], [1, 3]), seen=ragged([], [3]))
+    for metric in (lambda r: hit_rate(r, 10), lambda r: recall(r, 10), lambda r: ndcg(r, 10), mrr):
+        missed, found = metric(ranks)
+        assert missed == 0
+        assert found > 0
+    assert recall(ranks, 10)[1] == 1 / 2
+    assert mrr(ranks)[1] == 1 / 2
 
 
 def test_scores_are_left_as_they_were():

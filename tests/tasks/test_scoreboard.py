@@ -5,12 +5,12 @@ import pytest
 
 from ray_app.config import EvaluateConfig
 from ray_app.data.sequences import Ragged
+from ray_app.metrics import MISS
 from ray_app.tasks.scoreboard import LIST_LENGTH, Outcomes, scoreboard
 
 SETTINGS = EvaluateConfig(k=(1, 10), bootstrap_samples=100)
 NUM_ITEMS = 99
 TRAIN_COUNTS = np.array([0, 0, 3, 8, 50, *[0] * (NUM_ITEMS - 4)])  # of item 0 (padding) first
-MISS = NUM_ITEMS + 1
 
 
 def lists(*rows):
@@ -41,7 +41,7 @@ def test_means_of_hand_worked_ranks(board):
     assert ours["ndcg@10"]["mean"] == pytest.approx((first + 0 + 1 / math.log2(3)) / 3)
     assert ours["hit_rate@1"]["mean"] == pytest.approx(1 / 3)
     assert ours["recall@1"]["mean"] == pytest.approx((1 / 2) / 3)
-    assert ours["mrr"]["mean"] == pytest.approx((1 + 1 / MISS + 1 / 2) / 3)
+    assert ours["mrr"]["mean"] == pytest.approx((1 + 0 + 1 / 2) / 3)
     assert ours["coverage@10"] == {"mean": 3 / NUM_ITEMS}
     assert board["metrics"]["theirs"]["coverage@10"] == {"mean": 1 / NUM_ITEMS}
 
