@@ -61,7 +61,7 @@ def test_scores_are_query_times_table_plus_bias_plus_repeats() -> None:
     model = make()
     items, lengths = torch.tensor([[3, 7, 3, 9]]), torch.tensor([4])
     expected = model.table() @ model(items)[0, 3] + model.head.bias
-    for item in {3, 7, 9}:
+    for item in (3, 7, 9):
         features = [
             math.log1p(sum(2 ** (-(3 - place) / h) for place, other in enumerate([3, 7, 3, 9]) if other == item))
             for h in HALF_LIVES
