@@ -3,7 +3,7 @@
 Retail histories are short; padding them all to `max_history_len` would waste most of the work.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +54,11 @@ class Windows(NamedTuple):
         return int(self.length.sum())
 
 
+_NO_WINDOWS = Windows(
+    np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64)
+)
+
+
 def cut_windows(histories: Histories, max_history_len: int, *, only_new: bool = False) -> Windows:
     """Cut the train part of each history, from its end, into windows that overlap by one event.
 
@@ -77,6 +82,23 @@ def cut_windows(histories: Histories, max_history_len: int, *, only_new: bool = 
     if only_new:
         weights = np.where(_is_first(events), weights, 0)
     return Windows(events.values, _context(events, histories.train_orders()), weights, start, last - start)
+
+
+def join_windows(cuts: Sequence[Windows]) -> Windows:
+    """The windows of several cuts as those of one; of none, no windows."""
+    if len(cuts) == 1:
+        return cuts[0]
+    cuts = [_NO_WINDOWS, *cuts]
+    shifts = np.cumsum([0, *(len(cut.events) for cut in cuts)])[:-1]
+    return Windows(
+        np.concatenate([cut.events for cut in cuts]),
+        np.concatenate(
+            [np.where(cut.context < 0, -1, cut.context + shift) for cut, shift in zip(cuts, shifts, strict=True)]
+        ),
+        np.concatenate([cut.weights for cut in cuts]),
+        np.concatenate([cut.start + shift for cut, shift in zip(cuts, shifts, strict=True)]),
+        np.concatenate([cut.length for cut in cuts]),
+    )
 
 
 def _context(events: Ragged, orders: IntArray) -> LongArray:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from ray_app.data.batches import Batch, cut_windows, num_steps, training_batches
+from ray_app.data.batches import Batch, Windows, cut_windows, join_windows, num_steps, training_batches
 from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import Histories
 
@@ -55,16 +55,28 @@ class Shard:
     def batches(
         self, steps: int, max_history_len: int, only_new: bool, rng: np.random.Generator, first: int
     ) -> Iterator[Batch]:
-        """Every training window once, in exactly `steps` batches, without the first `first` of them."""
-        positions, taken = 0, 0
+        """Every training window once, in exactly `steps` batches, without the first `first` of them.
+
+        Steps are dealt out as positions arrive. Windows that are too small for a step of their own wait for the next.
+        """
+        positions, taken, waiting = 0, 0, list[Windows]()
         for histories in self.windows():
             cut = cut_windows(histories, max_history_len, only_new=only_new)
+            if not cut.num_positions:
+                continue
+            waiting.append(cut)
             positions += cut.num_positions
-            until = round(steps * positions / self._num_positions) if self._num_positions else steps
-            share = until - taken
-            if share:
-                yield from training_batches(cut, share, rng, min(max(first - taken, 0), share))
-            taken = until
+            assert positions <= self._num_positions, "more positions than the manifest counts"
+            # Rounded down: the last step is left for the last positions.
+            until = steps * positions // self._num_positions
+            if until > taken:
+                yield from training_batches(
+                    join_windows(waiting), until - taken, rng, min(max(first - taken, 0), until - taken)
+                )
+                taken, waiting = until, []
+        # A worker without positions takes its steps too: the others wait for it in each.
+        if taken < steps:
+            yield from training_batches(join_windows(waiting), steps - taken, rng, max(first - taken, 0))
 
     def _stream(self) -> Iterator[Histories]:
         pending: list[pa.Table] = []
