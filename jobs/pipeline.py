@@ -7,7 +7,7 @@ Every stage finds what exists and does what is missing: run again, it is quick; 
 """
 
 from door import run
-from stages import compared_runs, evaluate_stage, predict_stage, target_dataset
+from stages import compared_runs, evaluate_stage, predict_stage, show_examples, target_dataset
 
 from ray_app.config import Config
 
@@ -16,7 +16,9 @@ def main(config: Config) -> None:
     target = target_dataset(config)
     runs = compared_runs(config, target)
     evaluate_stage(config, target, runs)
-    predict_stage(config, target, next(iter(runs.values())).uri)
+    model_uri = next(iter(runs.values())).uri
+    predict_stage(config, target, model_uri)
+    show_examples(config, target, model_uri)
 
 
 if __name__ == "__main__":

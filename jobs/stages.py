@@ -10,7 +10,7 @@ from ray_app.config import Config, fingerprint
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
 from ray_app.errors import DataError, UserError
-from ray_app.report import Evidence, summary_table, write_report
+from ray_app.report import Evidence, examples_table, summary_table, write_report
 from ray_app.storage import Storage, join
 from ray_app.tasks.examples import pick_examples
 from ray_app.tasks.predictions import predict, predictions_uri
@@ -131,6 +131,11 @@ def evaluate_stage(config: Config, target: Dataset, runs: dict[str, Run]) -> str
         say("evaluate", "wrote", folder)
     console.print(summary_table(metrics))
     return folder
+
+
+def show_examples(config: Config, target: Dataset, model_uri: str) -> None:
+    """Five users, what they bought and what is recommended."""
+    console.print(examples_table(pick_examples(target.storage, target, model_uri, config)))
 
 
 def _evidence(config: Config, target: Dataset, runs: dict[str, Run], metrics: dict[str, object]) -> Evidence:

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 HALF_LIVES = (float("inf"), 50.0, 10.0)
 """In events: all of the history, the last months, the last orders."""
-INIT = 0.5
-"""From zero, three scalars at the network's rate would need thousands of steps to where they matter."""
+GAIN = 10.0
+"""Weights are learned divided by this: at the network's rate Adam would take thousands of steps to move them by one."""
+INIT = 1.0
+"""Of the weights as they act."""
 
 
 class Repeats(nn.Module):
@@ -18,7 +20,7 @@ class Repeats(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weights = nn.Parameter(torch.full((len(HALF_LIVES),), INIT))
+        self.weights = nn.Parameter(torch.full((len(HALF_LIVES),), INIT / GAIN))
 
     def of_sample(self, items: Tensor, row: Tensor, place: Tensor, sample: Tensor) -> Tensor:
         """Bonus of each sampled item at each query, `[queries, samples]`.
@@ -49,7 +51,7 @@ class Repeats(nn.Module):
         return logits.scatter(1, items, logits.gather(1, items) + bonus.to(logits.dtype))
 
     def _bonus(self, counts: Tensor) -> Tensor:
-        bonus: Tensor = torch.tensordot(self.weights, counts.log1p(), dims=1)
+        bonus: Tensor = GAIN * torch.tensordot(self.weights, counts.log1p(), dims=1)
         return bonus
 
 

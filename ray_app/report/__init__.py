@@ -1,6 +1,6 @@
 """What a run leaves for a person: one HTML file, and a table in the terminal."""
 
 from ray_app.report.page import Evidence, write_report
-from ray_app.report.terminal import summary_table
+from ray_app.report.terminal import examples_table, summary_table
 
-__all__ = ["Evidence", "summary_table", "write_report"]
+__all__ = ["Evidence", "examples_table", "summary_table", "write_report"]

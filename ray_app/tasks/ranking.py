@@ -97,7 +97,10 @@ def evaluate(
     # Loaded here first: a damaged checkpoint is a sentence here, and a dead actor there.
     origins = {name: _origin(storage, dataset, uri, config) for name, uri in methods.items()}
     baselines = fit_baselines(config.evaluate.baselines, dataset, config.evaluate.exclude_seen)
-    origins |= {name: {"kind": "baseline", "fitted_on": "train part"} for name in baselines}
+    origins |= {
+        name: {"kind": "baseline", "fitted_on": "train part; validation part chose the graph's weights"}
+        for name in baselines
+    }
     outcomes = Outcomes(list(origins), np.concatenate([[0], dataset.items()[Col.TRAIN_COUNT].to_numpy()]))
     settings = {
         "storage": storage,

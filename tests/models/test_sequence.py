@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from ray_app.models.losses import sampled_softmax_loss, softmax_loss
-from ray_app.models.repeats import HALF_LIVES, Repeats
+from ray_app.models.repeats import GAIN, HALF_LIVES, Repeats
 from ray_app.models.sequence import SequenceModel, SequenceShape
 
 SHAPE = SequenceShape(dim=16, num_layers=2, num_heads=2, feedforward_dim=32, max_history_len=8, repeats=True)
@@ -66,7 +66,9 @@ def test_scores_are_query_times_table_plus_bias_plus_repeats() -> None:
             math.log1p(sum(2 ** (-(3 - place) / h) for place, other in enumerate([3, 7, 3, 9]) if other == item))
             for h in HALF_LIVES
         ]
-        expected[item - 1] += sum(w * f for w, f in zip(model.head.repeats.weights.tolist(), features, strict=True))
+        expected[item - 1] += GAIN * sum(
+            w * f for w, f in zip(model.head.repeats.weights.tolist(), features, strict=True)
+        )
     torch.testing.assert_close(model.scores(items, lengths)[0, 1:], expected)
 
 

@@ -1,0 +1,170 @@
+"""The whole pipeline behind `ray job submit`, from S3 and to S3, killed in phase `full` and submitted again."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+from ray_app.config import parse_config
+from ray_app.storage import Storage, join
+
+pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+RAY = Path(sys.executable).parent / "ray"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """A cluster that `ray start` made: the address for jobs, and the environment of its clients."""
+    dashboard = free_port()
+    path = f"{RAY.parent}{os.pathsep}{os.environ['PATH']}"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = kept | {"RAY_AUTH_MODE": "disabled", "PATH": path}
+    command = [str(RAY), "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=3"]
+    command += [f"--dashboard-port={dashboard}", "--ray-client-server-port=0", "--object-store-memory=200000000"]
+    with (tmp_path_factory.mktemp("head") / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{dashboard}"
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", dashboard), 1):
+            break
+        time.sleep(0.5)
+    time.sleep(3)
+    try:
+        yield address, environment
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def config_file(s3_server: object, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Storage]:
+    """A source and a target log on S3, and the configuration that names them; credentials from the environment."""
+    storage = Storage.from_config(s3_server.config())  # type: ignore[attr-defined]
+    rng = np.random.default_rng(1)
+    for name, users in (("source", 600), ("target", 150)):
+        user, item = [], []
+        for number in range(users):
+            at = int(rng.integers(40))
+            for _ in range(int(rng.integers(4, 12))):
+                user.append(f"{name}{number}")
+                item.append(at)
+                at = (at + 1) % 40 if rng.random() < 0.7 else int(rng.integers(40))
+        table = pa.table({"user_id": user, "item_id": item, "timestamp": list(range(len(user)))})
+        storage.write_table(join(storage.path, "raw", name, "events.parquet"), table)
+    data = {"timestamp_unit": "order", "split": {"kind": "leave_one_out"}}
+    groups = [{"match": "^backbone", "rate": 0.5}, {"match": "^head"}]
+    config = {
+        "storage": {"path": storage.path},
+        "data": {**data, "events": join(storage.path, "raw", "target")},
+        "model": {"dim": 16, "feedforward_dim": 32, "max_history_len": 10, "num_negatives": 16},
+        "train": {"tokens_per_batch": 64, "checkpoint_every_steps": 4},
+        "pretrain": {
+            "data": {**data, "events": join(storage.path, "raw", "source")},
+            "schedule": {"phases": [{"name": "pretrain", "epochs": 3, "learning_rate": 0.01}]},
+        },
+        "schedule": {
+            "phases": [
+                {"name": "head", "epochs": 2, "groups": [{"match": "^backbone", "rate": "frozen"}, {"match": "^head"}]},
+                {"name": "full", "epochs": 25, "groups": groups, "l2_sp": 0.1, "patience": 25},
+            ]
+        },
+        "evaluate": {"scratch": False, "baselines": ["popular"], "bootstrap_samples": 100},
+    }
+    parse_config(config)
+    path = tmp_path_factory.mktemp("config") / "pipeline.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path, storage
+
+
+def submit(head: tuple[str, dict[str, str]], config: Path, name: str, s3: object, *, wait: bool = True) -> str:
+    """`ray job submit` with the working directory, as a user types it; what it printed."""
+    address, environment = head
+    credentials = json.dumps({"env_vars": s3.server.environment()})  # type: ignore[attr-defined]
+    folder = config.parent / "work"
+    if not folder.exists():
+        folder.mkdir()
+        for part in ("jobs", "ray_app"):
+            (folder / part).symlink_to(ROOT / part)
+        (folder / "pipeline.yaml").write_text(config.read_text())
+    command = [str(RAY), "job", "submit", f"--address={address}", f"--runtime-env-json={credentials}"]
+    command += [
+        f"--submission-id={name}-{time.time_ns()}",
+        *([] if wait else ["--no-wait"]),
+        "--working-dir",
+        str(folder),
+    ]
+    command += ["--", "python", "jobs/pipeline.py", "--config", "pipeline.yaml", f"name={name}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def in_phase_full(storage: Storage, name: str) -> bool:
+    for entry in storage.list_files(join(storage.root(name), "runs")):
+        if "finetune" in entry.uri and entry.uri.endswith("state.json"):
+            place = json.loads(storage.read_bytes(entry.uri))
+            if place["phase"] == 1 and place["epoch"] >= 1:
+                return True
+    return False
+
+
+def kill_job(name: str) -> int:
+    """SIGKILL to the driver of the job and to its train workers; how many died."""
+    killed = 0
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = command.read_bytes()
+            if f"name={name}".encode() in line or b"ray::RayTrainWorker" in line:
+                os.kill(int(command.parent.name), signal.SIGKILL)
+                killed += 1
+    return killed
+
+
+def metrics_of(storage: Storage, name: str) -> dict[str, object]:
+    [entry] = [e for e in storage.list_files(storage.root(name)) if e.uri.endswith("metrics.json")]
+    found: dict[str, object] = json.loads(storage.read_bytes(entry.uri))
+    return found
+
+
+def test_killed_in_phase_full_and_submitted_again_gives_the_same_metrics(
+    head: tuple[str, dict[str, str]], config_file: tuple[Path, Storage], s3_server: object
+) -> None:
+    config, storage = config_file
+    submit(head, config, "whole", s3_server)
+    submit(head, config, "killed", s3_server, wait=False)
+    deadline = time.monotonic() + 240
+    while not in_phase_full(storage, "killed"):
+        assert time.monotonic() < deadline, "phase full was never reached"
+        time.sleep(0.2)
+    assert kill_job("killed") >= 2
+    assert not [e for e in storage.list_files(storage.root("killed")) if e.uri.endswith("metrics.json")]
+    time.sleep(3)
+    printed = submit(head, config, "killed", s3_server)
+    assert "pretrain: found" in printed
+    whole, resumed = metrics_of(storage, "whole"), metrics_of(storage, "killed")
+    assert resumed["metrics"] == whole["metrics"]
+    lists = [e.uri for e in storage.list_files(storage.root("killed")) if "/predictions/" in e.uri]
+    assert any(uri.endswith(".parquet") for uri in lists)
