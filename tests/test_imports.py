@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,7 +108,9 @@ assert logging.getLogger().handlers == before[1]
 print(json.dumps([len(sys.modules), sorted(changed)]))
 """
     command = [sys.executable, "-W", "error", "-c", code]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    # A fresh environment: what an import sets has already been set here, and would be inherited.
+    fresh = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    run = subprocess.run(command, cwd=tmp_path, env=fresh, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
     count, changed = json.loads(run.stdout)  # the only line, or this fails
     assert count > len(PACKAGE_SOURCES)
