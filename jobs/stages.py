@@ -1,6 +1,7 @@
 """The stages of the pipeline, each of which finds its own finished work and otherwise does it."""
 
 import json
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -93,7 +94,7 @@ def train(run: Run) -> str:
     if isinstance(result.return_value, UserError):
         raise result.return_value
     with result.checkpoint.as_directory() as folder:
-        run.publish(Snapshot.load(folder))
+        run.publish(Snapshot.load(Path(folder)))
     say(run.role, "wrote", run.uri)
     return run.uri
 

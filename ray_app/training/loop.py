@@ -223,6 +223,7 @@ class _Loop:
                 self._keep_best()
             stale = progress.epoch - progress.best_epoch
             last = last or (phase.patience is not None and stale >= phase.patience)
+        record["finished_at"] = time.time()
         progress.records.append(record)
         if last:
             if phase.patience is not None and self.best:
