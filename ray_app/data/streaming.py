@@ -38,7 +38,7 @@ def run_pass(
     mapped = rows.map(_Task(function, kinds[0]))
     mapped.context.enable_progress_bars = False
     reports = []
-    with _quiet():
+    with quiet():
         for row in mapped.iter_rows():
             if row[_FAULT]:
                 raise pickle.loads(row[_FAULT])  # noqa: S301 (written by `_Task`)
@@ -65,7 +65,7 @@ class _Task:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without Ray Data's lines about plans, and about the bars that it was told not to show."""
     levels = {"ray.data": logging.WARNING, "ray.data._internal.progress": logging.ERROR}
     before = {name: logging.getLogger(name).level for name in levels}

@@ -1,5 +1,6 @@
 """Ray Train around the loop: `build_trainer` makes a TorchTrainer that anyone may `.fit()`."""
 
+import logging
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -8,12 +9,21 @@ from typing import Any
 import ray.train
 import torch
 from ray.actor import ActorHandle
-from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    CheckpointUploadMode,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+)
 from ray.train.torch import TorchTrainer, get_device
 
 from ray_app import checkpoint
 from ray_app.config import dump
 from ray_app.data.stream import stream_tables
+from ray_app.data.streaming import quiet
 from ray_app.errors import UserError
 from ray_app.tasks.recommend import build_task
 from ray_app.tasks.recommender import load_trained
@@ -49,6 +59,7 @@ def build_trainer(run: Run, board: ActorHandle[Any] | None = None) -> TorchTrain
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=CONTROLLER_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
+            logging_config=LoggingConfig(log_level="ERROR"),  # what a person wants to know comes by the board
         ),
     )
 
@@ -56,6 +67,7 @@ def build_trainer(run: Run, board: ActorHandle[Any] | None = None) -> TorchTrain
 def train_worker(settings: dict[str, Any]) -> UserError | None:
     """What every worker runs. A fault of the user's is returned, not raised: trying again would not mend it."""
     run: Run = settings["run"]
+    logging.getLogger().setLevel(logging.WARNING)  # Ray Train makes it INFO, to print the metrics of every report
     torch.set_num_threads(run.config.train.cpus_per_worker)
     world = World.current(get_device())
     try:
@@ -63,7 +75,8 @@ def train_worker(settings: dict[str, Any]) -> UserError | None:
         read = partial(stream_tables, run.storage)
         task = build_task(run.config, run.dataset, pretrained, read, world.rank, world.size, world.device)
         report = partial(_report, run, world, settings["board"])
-        fit(task, run.schedule, loop_settings(run, world.device), world, report, _last_snapshot())
+        with quiet():
+            fit(task, run.schedule, loop_settings(run, world.device), world, report, _last_snapshot())
     except UserError as error:
         return error
     return None

@@ -1,5 +1,6 @@
 """The workers of one run: their sums and their agreement. Without a process group there is one worker."""
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -40,4 +41,7 @@ class World:
         if self.size == 1:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # Its new name came with torch 2.13, and older versions know the old one alone.
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+            return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
