@@ -16,7 +16,7 @@ def ragged(*rows):
 
 
 def catalogue(*ids):
-    return pa.table({"item_id": list(ids)})
+    return pa.table({"item_id": list(ids), "train_count": [1] * len(ids)})
 
 
 @pytest.fixture
