@@ -24,7 +24,9 @@ from ray_app.storage import Storage, join
 ROOT = Path(__file__).parents[1]
 FIRST_DAY, CUTOFF = pa.scalar("2017-05-20"), pa.scalar("2017-11-20")
 """Half a year before the demo's validation cutoff is enough to show everything in a few minutes."""
-REGION = slice(30, 45)
+JOINED = pa.scalar("2017-11-13")
+"""The region's stores joined a week before the cutoff: its own log has little to learn from."""
+REGION = slice(15, 60)
 """The region: stores of middling size, by number of transactions."""
 
 
@@ -55,7 +57,9 @@ def write_logs(storage: Storage, raw: str, console: Console) -> None:
     ranked = sorted(sizes, key=lambda store: (-store["counts"], store["values"]))
     region = pa.array([store["values"] for store in ranked[REGION]])
     in_region = pc.is_in(log["store_id"], value_set=region)
-    for name, rows in (("region", log.filter(in_region)), ("other_stores", log.filter(pc.invert(in_region)))):
+    since_joined = pc.greater_equal(log["transaction_timestamp"], JOINED.cast(day.type))
+    parts = {"region": pc.and_(in_region, since_joined), "other_stores": pc.invert(in_region)}
+    for name, rows in ((name, log.filter(wanted)) for name, wanted in parts.items()):
         storage.write_table(join(raw, name, "transactions.parquet"), rows)
         console.print(f"{name}: {len(rows):,} lines of {len(rows['store_id'].unique())} stores", highlight=False)
     # The catalogue as it stood at the cutoff: what came later was not known then.
