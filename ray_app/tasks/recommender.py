@@ -90,18 +90,18 @@ def build_model(
     """The model at its start, and the pretrained values of its backbone (empty when it starts from random weights).
 
     Items are matched with the pretrained catalogue by id: those it knows keep their vectors, in the backbone; new ones
-    begin, in the head, near the mean of the known ones. Biases begin at the log of the item's share of train events
-    (those of known items where pretraining left them), so that the first guess is popularity and not noise.
+    begin, in the head, near the mean of the known ones. Biases begin at the log of the item's share of this catalogue's
+    train events, smoothed toward its share in pretraining, plus what pretraining added to that share: the first guess
+    is what is popular here, and not what was popular there.
 
     Raises:
         CheckpointError: the pretrained model has other sizes, or its catalogue has ids of another type.
     """
     torch.manual_seed(seed)
-    popularity = _log_share(items)
     if pretrained is None:
         model = SequenceModel(shape_of(config), torch.arange(len(items)), 0, config.dropout)
         if config.bias_init == "popularity":
-            model.head.bias.data.copy_(popularity)
+            model.head.bias.data.copy_(_log_share(_counts(items)))
         return model, {}
     source = pretrained.model
     _check_shape(source.shape, shape_of(config))
@@ -118,18 +118,30 @@ def build_model(
         model.backbone.load_state_dict({**tensors, "items.weight": vectors[in_source]})
         if model.head.repeats is not None and source.head.repeats is not None:
             model.head.repeats.load_state_dict(source.head.repeats.state_dict())
-        model.head.bias.copy_(popularity)
-        model.head.bias[where_known] = source.head.bias[in_source]
+        there = _log_share(_counts(pretrained.items))
+        prior = torch.full((len(items),), there.exp().min().item())
+        prior[where_known] = there[in_source].exp()
+        model.head.bias.copy_(_log_share(_counts(items), prior))
+        model.head.bias[where_known] += source.head.bias[in_source] - there[in_source]
         if len(in_source):
             model.head.items.weight.add_(vectors[in_source].mean(0))
     reference = {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith("backbone.")}
     return model, reference
 
 
-def _log_share(items: pa.Table) -> Tensor:
-    """Log of each item's share of the train events, float32 `[items]`; an item without any counts as half an event."""
-    counts = torch.from_numpy(items[Col.TRAIN_COUNT].to_numpy().astype(np.float64)) + 0.5
-    return (counts / counts.sum()).log().float()
+def _counts(items: pa.Table) -> Tensor:
+    """Train events of each item, float64 `[items]`."""
+    return torch.from_numpy(items[Col.TRAIN_COUNT].to_numpy().astype(np.float64))
+
+
+def _log_share(counts: Tensor, prior: Tensor | None = None) -> Tensor:
+    """Log of each item's share of the events, float32 `[items]`, after half an event per item was added.
+
+    These are spread evenly, or as `prior` (up to a factor) has it.
+    """
+    share = torch.ones_like(counts) if prior is None else prior.double()
+    smoothed = counts + 0.5 * len(counts) * share / share.sum()
+    return (smoothed / smoothed.sum()).log().float()
 
 
 def _check_shape(source: SequenceShape, target: SequenceShape) -> None:

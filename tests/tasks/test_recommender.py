@@ -1,0 +1,58 @@
+"""Where a model begins: at popularity, and at what a pretrained model knows of the items both catalogues have."""
+
+import pyarrow as pa
+import pytest
+import torch
+
+from ray_app.checkpoint import CheckpointError
+from ray_app.config import ModelConfig
+from ray_app.tasks.recommender import TrainedModel, build_model
+
+CONFIG = ModelConfig(dim=8, feedforward_dim=16, max_history_len=5)
+
+
+def catalog(**counts: int) -> pa.Table:
+    return pa.table({"item_id": list(counts), "train_count": list(counts.values())})
+
+
+def trained(**counts: int) -> TrainedModel:
+    items = catalog(**counts)
+    model = build_model(CONFIG, items, 3)[0]
+    torch.nn.init.normal_(model.head.bias)
+    return TrainedModel(model, items)
+
+
+def test_biases_begin_at_the_log_of_popularity() -> None:
+    model, reference = build_model(CONFIG, catalog(a=7, b=0, c=2), 0)
+    expected = torch.tensor([7.5, 0.5, 2.5]) / 10.5
+    torch.testing.assert_close(model.head.bias.detach(), expected.log())
+    assert reference == {}
+    zero = build_model(CONFIG.model_copy(update={"bias_init": "zero"}), catalog(a=7, b=0), 0)[0]
+    assert not zero.head.bias.any()
+
+
+def test_known_items_keep_their_vectors_and_new_ones_begin_near_the_mean() -> None:
+    source = trained(x=1, b=5, a=2)
+    model, reference = build_model(CONFIG, catalog(a=1, new=1, b=1), 0, source)
+    theirs = source.model.table()
+    table = model.table()
+    torch.testing.assert_close(table[[0, 2]], theirs[[2, 1]])
+    assert (table[1] - theirs[[2, 1]].mean(0)).abs().max() < 0.2
+    assert model.num_known == 2
+    assert torch.equal(reference["backbone.items.weight"], model.backbone.items.weight)
+    assert all(name.startswith("backbone.") for name in reference)
+
+
+def test_what_is_popular_here_comes_before_what_was_popular_there() -> None:
+    """Biases of the source kept as they are held a region to the whole chain's bestsellers."""
+    source = trained(a=900, b=100)
+    source.model.head.bias.data.copy_(torch.tensor([0.9, 0.1]).log())
+    model, _ = build_model(CONFIG, catalog(a=100, b=900), 0, source)
+    assert model.head.bias[1] > model.head.bias[0] + 2
+    unseen, _ = build_model(CONFIG, catalog(a=0, b=0), 0, source)
+    torch.testing.assert_close(unseen.head.bias.detach().exp(), torch.tensor([0.9, 0.1]), atol=0.01, rtol=0.01)
+
+
+def test_other_sizes_are_refused_by_name() -> None:
+    with pytest.raises(CheckpointError, match=r"model.dim: pretrained 8, asked for 16"):
+        build_model(CONFIG.model_copy(update={"dim": 16}), catalog(a=1), 0, trained(a=1))
