@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,23 +40,28 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = kept | {"RAY_AUTH_MODE": "disabled", "PATH": path}
     command = [str(RAY), "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=3"]
-    command += [f"--dashboard-port={dashboard}", "--ray-client-server-port=0", "--object-store-memory=200000000"]
-    with (tmp_path_factory.mktemp("head") / "log").open("wb") as log:
+    command += [
+        f"--dashboard-port={dashboard}",
+        f"--ray-client-server-port={free_port()}",
+        "--object-store-memory=200000000",
+    ]
+    log_file = tmp_path_factory.mktemp("head") / "log"
+    with log_file.open("wb") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     address = f"http://127.0.0.1:{dashboard}"
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
+        assert process.poll() is None, log_file.read_text()
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", dashboard), 1):
             break
         time.sleep(0.5)
-    time.sleep(3)
     try:
         yield address, environment
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(60)
 
 
@@ -107,7 +113,7 @@ def submit(head: tuple[str, dict[str, str]], config: Path, name: str, s3: object
     if not folder.exists():
         folder.mkdir()
         for part in ("jobs", "ray_app"):
-            (folder / part).symlink_to(ROOT / part)
+            shutil.copytree(ROOT / part, folder / part)
         (folder / "pipeline.yaml").write_text(config.read_text())
     command = [str(RAY), "job", "submit", f"--address={address}", f"--runtime-env-json={credentials}"]
     command += [
@@ -117,7 +123,11 @@ def submit(head: tuple[str, dict[str, str]], config: Path, name: str, s3: object
         str(folder),
     ]
     command += ["--", "python", "jobs/pipeline.py", "--config", "pipeline.yaml", f"name={name}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    for _ in range(30):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+        if "No available agent" not in done.stderr:  # the head takes a while to be ready for jobs
+            break
+        time.sleep(2)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
