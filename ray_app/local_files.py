@@ -1,10 +1,12 @@
 """Files on a local or mounted disk: whole-file writes that are atomic, and compare-and-set under a lock."""
 
+import errno
 import fcntl
 import glob
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +16,9 @@ from pyarrow import fs
 
 from ray_app.errors import StorageError
 from ray_app.uri import FileEntry, local_path
+
+STRAGGLERS_S = 10.0
+"""How long a folder is removed again and again while something still writes into it."""
 
 
 class LocalFiles:
@@ -87,7 +92,7 @@ class LocalFiles:
             raise StorageError(f"{uri}: refused to delete the root of the disk")
         with _errors(uri):
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                _remove_tree(path)
             else:
                 path.unlink(missing_ok=True)
 
@@ -168,3 +173,17 @@ def _errors(uri: str) -> Iterator[None]:
         raise StorageError(f"{uri}: does not exist") from error
     except OSError as error:
         raise StorageError(f"{uri}: {error.strerror or error}; check the path and its permissions") from error
+
+
+def _remove_tree(path: Path) -> None:
+    """Remove a folder that a task of a killed job may still be writing into: such a task ends within seconds."""
+    deadline = time.monotonic() + STRAGGLERS_S
+    while True:
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return

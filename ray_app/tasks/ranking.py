@@ -97,10 +97,7 @@ def evaluate(
     # Loaded here first: a damaged checkpoint is a sentence here, and a dead actor there.
     origins = {name: _origin(storage, dataset, uri, config) for name, uri in methods.items()}
     baselines = fit_baselines(config.evaluate.baselines, dataset, config.evaluate.exclude_seen)
-    origins |= {
-        name: {"kind": "baseline", "fitted_on": "train part; validation part chose the graph's weights"}
-        for name in baselines
-    }
+    origins |= {name: {"kind": "baseline", "fitted_on": _fitted_on(name)} for name in baselines}
     outcomes = Outcomes(list(origins), np.concatenate([[0], dataset.items()[Col.TRAIN_COUNT].to_numpy()]))
     settings = {
         "storage": storage,
@@ -130,6 +127,10 @@ def _origin(storage: Storage, dataset: Dataset, uri: str, config: Config) -> dic
     if manifest["dataset"].rpartition("/")[2] != dataset.manifest.fingerprint:
         fitted_on += "; of another log, not of this one"
     return {"kind": "model", "fitted_on": fitted_on, "dataset": manifest["dataset"], "checkpoint": uri}
+
+
+def _fitted_on(baseline: str) -> str:
+    return "train part" + ("; validation part chose the weights" if baseline.startswith("transitions") else "")
 
 
 def _protocol(dataset: Dataset, outcomes: Outcomes, config: Config) -> dict[str, Any]:

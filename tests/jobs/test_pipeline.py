@@ -43,6 +43,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     command += [
         f"--dashboard-port={dashboard}",
         f"--ray-client-server-port={free_port()}",
+        f"--dashboard-agent-listen-port={free_port()}",
         "--object-store-memory=200000000",
     ]
     log_file = tmp_path_factory.mktemp("head") / "log"

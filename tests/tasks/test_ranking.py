@@ -50,7 +50,8 @@ def test_evaluation_states_its_protocol_and_repeats_itself(
     assert protocol["items"] == small_dataset.num_items
     assert set(small_models) < set(one["methods"])
     assert one["methods"]["scratch"]["checkpoint"] == small_models["scratch"]
-    assert {method["fitted_on"] for method in one["methods"].values() if method["kind"] == "baseline"} == {"train part"}
+    assert one["methods"]["popular"]["fitted_on"] == "train part"
+    assert "validation" in one["methods"]["transitions"]["fitted_on"]
     users = [one["slices"]["history"][n]["users"] for n in range(4)]
     assert sum(users) == protocol["users"]
     assert sum(part["targets"] for part in one["slices"]["train_count"][:4]) == protocol["targets"]
