@@ -87,15 +87,15 @@ def config_file(s3_server: object, tmp_path_factory: pytest.TempPathFactory) -> 
         "storage": {"path": storage.path},
         "data": {**data, "events": join(storage.path, "raw", "target")},
         "model": {"dim": 16, "feedforward_dim": 32, "max_history_len": 10, "num_negatives": 16},
-        "train": {"tokens_per_batch": 64, "checkpoint_every_steps": 4},
+        "train": {"tokens_per_batch": 64, "checkpoint_every_steps": 10},
         "pretrain": {
             "data": {**data, "events": join(storage.path, "raw", "source")},
-            "schedule": {"phases": [{"name": "pretrain", "epochs": 3, "learning_rate": 0.01}]},
+            "schedule": {"phases": [{"name": "pretrain", "epochs": 2, "learning_rate": 0.01}]},
         },
         "schedule": {
             "phases": [
-                {"name": "head", "epochs": 2, "groups": [{"match": "^backbone", "rate": "frozen"}, {"match": "^head"}]},
-                {"name": "full", "epochs": 25, "groups": groups, "l2_sp": 0.1, "patience": 25},
+                {"name": "head", "epochs": 1, "groups": [{"match": "^backbone", "rate": "frozen"}, {"match": "^head"}]},
+                {"name": "full", "epochs": 15, "groups": groups, "l2_sp": 0.1, "patience": 15},
             ]
         },
         "evaluate": {"scratch": False, "baselines": ["popular"], "bootstrap_samples": 100},
