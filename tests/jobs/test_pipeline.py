@@ -20,7 +20,7 @@ import yaml
 from ray_app.config import parse_config
 from ray_app.storage import Storage, join
 
-pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).parent / "ray"
@@ -125,7 +125,7 @@ def submit(head: tuple[str, dict[str, str]], config: Path, name: str, s3: object
     ]
     command += ["--", "python", "jobs/pipeline.py", "--config", "pipeline.yaml", f"name={name}"]
     for _ in range(30):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
         if "No available agent" not in done.stderr:  # the head takes a while to be ready for jobs
             break
         time.sleep(2)
@@ -166,7 +166,7 @@ def test_killed_in_phase_full_and_submitted_again_gives_the_same_metrics(
     config, storage = config_file
     submit(head, config, "whole", s3_server)
     submit(head, config, "killed", s3_server, wait=False)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not in_phase_full(storage, "killed"):
         assert time.monotonic() < deadline, "phase full was never reached"
         time.sleep(0.2)
