@@ -141,7 +141,7 @@ class ModelConfig(Section):
     bias_init: Literal["popularity", "zero"] = "popularity"
     """Where item biases begin. popularity learns faster; zero ended a little better on Amazon Beauty (benchmarks)."""
     repeats: bool = False
-    """Score buying again outright: for groceries and other logs where most orders repeat earlier ones."""
+    """Add what the history itself says to every score: for groceries and other logs where orders repeat."""
     loss: Literal["softmax", "sampled_softmax"] = "sampled_softmax"
     num_negatives: Positive = 512
     """Drawn once per batch and shared by its positions (sampled_softmax)."""

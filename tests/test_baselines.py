@@ -163,7 +163,7 @@ def test_popular_recent_without_a_clock_is_each_users_last_tenth():
 
 def test_personal_frequency_by_hand():
     fitted = PersonalFrequency.fit(LOG)
-    assert ranking(fitted, 3, 4, 4, 3, 2) == [3, 4, 2, 1]  # twice and later, twice, once, popular
+    assert ranking(fitted, 4, 2, 3, 4, 2, 3, 3) == [3, 2, 4, 1]  # three times, twice and popular, twice, popular
     assert ranking(fitted, 4) == [4, 1, 2, 3]
 
 

@@ -46,13 +46,13 @@ class Popular:
 
 @dataclass(frozen=True)
 class PersonalFrequency:
-    """Buy again: the user's own items, the most frequent first, the latest first among equals."""
+    """Buy again: the user's own items, the most frequent first, the most popular first among equals."""
 
     unscored: Scores
 
     @classmethod
     def fit(cls, log: TrainingLog) -> Self:
-        """Only what stands behind the own items is learned: popularity."""
+        """Only what breaks ties and stands behind the own items is learned: popularity."""
         return cls(log.unscored())
 
     def scores(self, histories: Ragged) -> Scores:
@@ -60,10 +60,8 @@ class PersonalFrequency:
         items, offsets = known(histories)
         num_users, width = len(offsets) - 1, len(self.unscored)
         users = np.repeat(np.arange(num_users), np.diff(offsets))
-        own, which, counts = np.unique(users * width + items, return_inverse=True, return_counts=True)
-        latest = np.zeros(len(own), np.int64)
-        np.maximum.at(latest, which, np.arange(len(items)))
-        own = own[np.lexsort((latest, counts, own // width))]
+        own, counts = np.unique(users * width + items, return_counts=True)
+        own = own[np.lexsort((self.unscored[own % width], counts, own // width))]
         owner = own // width
         scores = np.tile(self.unscored, (num_users, 1))
         scores[owner, own % width] = np.arange(1, len(own) + 1) - np.searchsorted(owner, owner)

@@ -18,35 +18,33 @@ def softmax_loss(logits: Tensor, targets: Tensor, weights: Tensor, label_smoothi
     return (loss * weights).sum()
 
 
-def sampled_softmax_loss(
-    positive: Tensor,
-    negative: Tensor,
-    query_of_target: Tensor,
-    targets: Tensor,
-    sampled: Tensor,
-    weights: Tensor,
-    log_expected: Tensor | None,
-) -> Tensor:
-    """Cross-entropy of each target against a sample of negatives that all queries of the batch share.
-
-    With `log_expected` (the log of how often each sampled item is expected in the sample) subtracted, the sum over the
-    sample estimates the sum over the catalogue (logQ correction: Bengio & Senecal 2008; Yi et al. 2019, RecSys).
-    A negative that is a target of the same query is left out.
+def sampled_softmax_loss(positive: Tensor, negative: Tensor, query_of_target: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of each target against the negatives of its query.
 
     Args:
         positive: logit of each target, `[targets]`.
-        negative: logits of the sample, `[queries, samples]`.
+        negative: logits of each query's negatives, `[queries, negatives]`; -inf where there is none. With the log of
+            how often each is expected in a sample subtracted, their sum estimates the sum over the catalogue
+            (logQ correction: Bengio & Senecal 2008; Yi et al. 2019, RecSys).
         query_of_target: `[targets]`.
-        targets: `[targets]`.
-        sampled: `[samples]`.
         weights: `[targets]`.
-        log_expected: `[samples]` or None.
     """
-    if log_expected is not None:
-        negative = negative - log_expected
-    target, draw = (targets.unsqueeze(1) == sampled).nonzero(as_tuple=True)
-    hit = torch.zeros_like(negative, dtype=torch.bool)
-    hit[query_of_target[target], draw] = True
-    others = torch.logsumexp(negative.float().masked_fill(hit, float("-inf")), dim=1)
+    others = torch.logsumexp(negative.float(), dim=1)
     total = torch.logaddexp(positive.float(), others[query_of_target])
     return ((total - positive.float()) * weights).sum()
+
+
+def without_targets(negative: Tensor, candidates: Tensor, query_of_target: Tensor, targets: Tensor) -> Tensor:
+    """`negative` with -inf where a candidate is a target of the same query: a target is nobody's negative.
+
+    Args:
+        negative: `[queries, candidates]`.
+        candidates: item indices, `[candidates]` that all queries share, or `[queries, candidates]`.
+        query_of_target: `[targets]`.
+        targets: `[targets]`.
+    """
+    of_target = candidates if candidates.ndim == 1 else candidates[query_of_target]
+    target, place = (targets.unsqueeze(1) == of_target).nonzero(as_tuple=True)
+    hit = torch.zeros_like(negative, dtype=torch.bool)
+    hit[query_of_target[target], place] = True
+    return negative.masked_fill(hit, float("-inf"))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ray_app.models.repeats import Repeats
+from ray_app.models.repeats import Repeats, with_habits
 
 INIT_STD = 0.02
 
@@ -34,7 +34,7 @@ class SequenceShape:
 
 
 class Block(nn.Module):
-    """Pre-norm causal self-attention and a gated feed-forward (SwiGLU, Shazeer 2020)."""
+    """Pre-norm causal self-attention and a feed-forward with GELU."""
 
     def __init__(self, shape: SequenceShape, dropout: float) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Head(nn.Module):
         super().__init__()
         self.items = nn.Embedding(num_new, shape.dim)
         self.bias = nn.Parameter(torch.zeros(num_items))
-        self.repeats = Repeats() if shape.repeats else None
+        self.repeats = Repeats(shape.dim) if shape.repeats else None
 
 
 class SequenceModel(nn.Module):
@@ -152,7 +152,11 @@ class SequenceModel(nn.Module):
         table = self.table() if table is None else table
         logits = torch.addmm(self.head.bias.to(last.dtype), last, table.T.to(last.dtype)).float()
         logits = functional.pad(logits, (1, 0), value=float("-inf"))
-        return logits if self.head.repeats is None else self.head.repeats.add_to(logits, items, lengths)
+        if self.head.repeats is None:
+            return logits
+        return with_habits(
+            logits, items, self.head.repeats.after(items, lengths, self.vectors(items), last, self.num_items)
+        )
 
 
 def _initialize(module: nn.Module) -> None:

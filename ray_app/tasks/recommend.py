@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ray_app.config import Config, ModelConfig
 from ray_app.data.batches import Batch, pad_histories
@@ -14,9 +15,10 @@ from ray_app.data.shard import Read, Shard, share_of, steps_per_epoch
 from ray_app.errors import DataError
 from ray_app.metrics import Ragged as RaggedRanks
 from ray_app.metrics import Scores, hit_rate, mrr, ndcg, target_ranks
-from ray_app.models.losses import sampled_softmax_loss, softmax_loss
+from ray_app.models.losses import sampled_softmax_loss, softmax_loss, without_targets
+from ray_app.models.repeats import Repeats, habits_of, had, last_places, with_habits
 from ray_app.models.sequence import SequenceModel
-from ray_app.schema import Col
+from ray_app.schema import PAD, Col
 from ray_app.tasks.recommender import TrainedModel, build_model
 
 METRIC = "ndcg@10"
@@ -59,24 +61,48 @@ class RecommendTask:
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Task.loss`: cross-entropy of the items of every next order."""
-        model, targets, weights, asking = self.model, batch.targets, batch.weights, batch.query_of_target
-        query = model(batch.items).flatten(0, 1)[batch.queries]
-        row, place = batch.queries // batch.items.shape[1], batch.queries % batch.items.shape[1]
-        repeats = model.head.repeats
-        if self._config.loss == "softmax":
-            every = torch.arange(1, model.num_items + 1, device=self.device)
-            logits = torch.addmm(model.head.bias, query, model.table().T)
-            if repeats is not None:
-                logits = logits + repeats.of_sample(batch.items, row, place, every)
-            return softmax_loss(logits[asking], targets - 1, weights, self._config.label_smoothing), weights.sum()
+        hidden = self.model(batch.items)
+        loss = self._full_loss if self._config.loss == "softmax" else self._sampled_loss
+        return loss(batch, hidden), batch.weights.sum()
+
+    def _full_loss(self, batch: Batch, hidden: Tensor) -> Tensor:
+        model = self.model
+        logits = torch.addmm(model.head.bias, hidden.flatten(0, 1)[batch.queries], model.table().T)
+        if model.head.repeats is not None:
+            items = batch.items[batch.queries // batch.items.shape[1]]
+            distinct = last_places(batch.items).flatten(0, 1)[batch.queries]
+            habits = self._habits(batch, hidden, model.head.repeats)
+            padded = functional.pad(logits, (1, 0))
+            logits = with_habits(padded, items.masked_fill(~distinct, PAD), habits)[:, 1:]
+        wanted = logits[batch.query_of_target]
+        return softmax_loss(wanted, batch.targets - 1, batch.weights, self._config.label_smoothing)
+
+    def _sampled_loss(self, batch: Batch, hidden: Tensor) -> Tensor:
+        model, targets, asking = self.model, batch.targets, batch.query_of_target
+        query = hidden.flatten(0, 1)[batch.queries]
         sampled, log_expected = self._draw()
         positive = (query[asking] * model.vectors(targets)).sum(1) + model.bias(targets)
         negative = torch.addmm(model.bias(sampled), query, model.vectors(sampled).T)
-        if repeats is not None:
-            positive = positive + repeats.of_pairs(batch.items, row[asking], place[asking], targets)
-            negative = negative + repeats.of_sample(batch.items, row, place, sampled)
-        loss = sampled_softmax_loss(positive, negative, asking, targets, sampled, weights, log_expected)
-        return loss, weights.sum()
+        if log_expected is not None:
+            negative = negative - log_expected
+        negative = without_targets(negative, sampled, asking, targets)
+        if model.head.repeats is not None:
+            # The own items are too few among the catalogue to be sampled often: each is counted as it is.
+            row, place = batch.queries // batch.items.shape[1], batch.queries % batch.items.shape[1]
+            items, habits = batch.items[row], self._habits(batch, hidden, model.head.repeats)
+            positive = torch.logaddexp(positive, habits_of(targets, items[asking], habits[asking]))
+            own = torch.bmm(model.vectors(batch.items)[row], query.unsqueeze(2)).squeeze(2) + model.bias(items)
+            distinct = last_places(batch.items).flatten(0, 1)[batch.queries]
+            own = torch.logaddexp(own, habits).masked_fill(~distinct, float("-inf"))
+            own = without_targets(own, items, asking, targets)
+            negative = negative.masked_fill(had(batch.items, row, place, sampled), float("-inf"))
+            negative = torch.cat([negative, own], dim=1)
+        return sampled_softmax_loss(positive, negative, asking, batch.weights)
+
+    def _habits(self, batch: Batch, hidden: Tensor, repeats: Repeats) -> Tensor:
+        """Habit of each query for the items of its history, `[queries, history]`."""
+        evidence = repeats.evidence(batch.items, self.model.vectors(batch.items), hidden)
+        return evidence.flatten(0, 1)[batch.queries]
 
     @torch.no_grad()
     def validate(self) -> dict[str, tuple[float, float]]:

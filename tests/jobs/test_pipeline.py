@@ -23,6 +23,7 @@ from ray_app.storage import Storage, join
 pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
+NAME = "killed_and_resumed"
 RAY = Path(sys.executable).parent / "ray"
 
 
@@ -90,12 +91,12 @@ def config_file(s3_server: object, tmp_path_factory: pytest.TempPathFactory) -> 
         "train": {"tokens_per_batch": 64, "checkpoint_every_steps": 10},
         "pretrain": {
             "data": {**data, "events": join(storage.path, "raw", "source")},
-            "schedule": {"phases": [{"name": "pretrain", "epochs": 2, "learning_rate": 0.01}]},
+            "schedule": {"phases": [{"name": "pretrain", "epochs": 1, "learning_rate": 0.01}]},
         },
         "schedule": {
             "phases": [
                 {"name": "head", "epochs": 1, "groups": [{"match": "^backbone", "rate": "frozen"}, {"match": "^head"}]},
-                {"name": "full", "epochs": 15, "groups": groups, "l2_sp": 0.1, "patience": 15},
+                {"name": "full", "epochs": 8, "groups": groups, "l2_sp": 0.1, "patience": 8},
             ]
         },
         "evaluate": {"scratch": False, "baselines": ["popular"], "bootstrap_samples": 100},
@@ -106,7 +107,7 @@ def config_file(s3_server: object, tmp_path_factory: pytest.TempPathFactory) -> 
     return path, storage
 
 
-def submit(head: tuple[str, dict[str, str]], config: Path, name: str, s3: object, *, wait: bool = True) -> str:
+def submit(head: tuple[str, dict[str, str]], config: Path, s3: object, *, wait: bool = True) -> str:
     """`ray job submit` with the working directory, as a user types it; what it printed."""
     address, environment = head
     credentials = json.dumps({"env_vars": s3.server.environment()})  # type: ignore[attr-defined]
@@ -118,12 +119,12 @@ def submit(head: tuple[str, dict[str, str]], config: Path, name: str, s3: object
         (folder / "pipeline.yaml").write_text(config.read_text())
     command = [str(RAY), "job", "submit", f"--address={address}", f"--runtime-env-json={credentials}"]
     command += [
-        f"--submission-id={name}-{time.time_ns()}",
+        f"--submission-id={NAME}-{time.time_ns()}",
         *([] if wait else ["--no-wait"]),
         "--working-dir",
         str(folder),
     ]
-    command += ["--", "python", "jobs/pipeline.py", "--config", "pipeline.yaml", f"name={name}"]
+    command += ["--", "python", "jobs/pipeline.py", "--config", "pipeline.yaml", f"name={NAME}"]
     for _ in range(30):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
         if "No available agent" not in done.stderr:  # the head takes a while to be ready for jobs
@@ -133,30 +134,44 @@ def submit(head: tuple[str, dict[str, str]], config: Path, name: str, s3: object
     return done.stdout
 
 
-def in_phase_full(storage: Storage, name: str) -> bool:
-    for entry in storage.list_files(join(storage.root(name), "runs")):
-        if "finetune" in entry.uri and entry.uri.endswith("state.json"):
-            place = json.loads(storage.read_bytes(entry.uri))
+def files(storage: Storage, ending: str) -> list[str]:
+    return [e.uri for e in storage.list_files(storage.root(NAME)) if e.uri.endswith(ending)]
+
+
+def forget_the_fine_tuning(storage: Storage) -> None:
+    """What the whole run made of the target; the pretrained model stays, as it would after any earlier run."""
+    root = storage.root(NAME)
+    for entry in storage.list_files(root):
+        name, _, rest = entry.uri.removeprefix(f"{root}/").partition("/")
+        if name in ("evaluations", "predictions", "finetune") or rest.startswith("finetune"):
+            storage.delete_tree(entry.uri)
+    assert not files(storage, "metrics.json")
+
+
+def in_phase_full(storage: Storage) -> bool:
+    for uri in files(storage, "state.json"):
+        if "finetune" in uri:
+            place = json.loads(storage.read_bytes(uri))
             if place["phase"] == 1 and place["epoch"] >= 1:
                 return True
     return False
 
 
-def kill_job(name: str) -> int:
+def kill_job() -> int:
     """SIGKILL to the driver of the job and to its train workers; how many died."""
     killed = 0
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             line = command.read_bytes()
-            if f"name={name}".encode() in line or b"ray::RayTrainWorker" in line:
+            if f"name={NAME}".encode() in line or b"ray::RayTrainWorker" in line:
                 os.kill(int(command.parent.name), signal.SIGKILL)
                 killed += 1
     return killed
 
 
-def metrics_of(storage: Storage, name: str) -> dict[str, object]:
-    [entry] = [e for e in storage.list_files(storage.root(name)) if e.uri.endswith("metrics.json")]
-    found: dict[str, object] = json.loads(storage.read_bytes(entry.uri))
+def metrics_of(storage: Storage) -> dict[str, object]:
+    [uri] = files(storage, "metrics.json")
+    found: dict[str, object] = json.loads(storage.read_bytes(uri))
     return found
 
 
@@ -164,18 +179,18 @@ def test_killed_in_phase_full_and_submitted_again_gives_the_same_metrics(
     head: tuple[str, dict[str, str]], config_file: tuple[Path, Storage], s3_server: object
 ) -> None:
     config, storage = config_file
-    submit(head, config, "whole", s3_server)
-    submit(head, config, "killed", s3_server, wait=False)
+    submit(head, config, s3_server)
+    whole = metrics_of(storage)
+    forget_the_fine_tuning(storage)
+    submit(head, config, s3_server, wait=False)
     deadline = time.monotonic() + 600
-    while not in_phase_full(storage, "killed"):
+    while not in_phase_full(storage):
         assert time.monotonic() < deadline, "phase full was never reached"
         time.sleep(0.2)
-    assert kill_job("killed") >= 2
-    assert not [e for e in storage.list_files(storage.root("killed")) if e.uri.endswith("metrics.json")]
+    assert kill_job() >= 2
+    assert not files(storage, "metrics.json")
     time.sleep(3)
-    printed = submit(head, config, "killed", s3_server)
+    printed = submit(head, config, s3_server)
     assert "pretrain: found" in printed
-    whole, resumed = metrics_of(storage, "whole"), metrics_of(storage, "killed")
-    assert resumed["metrics"] == whole["metrics"]
-    lists = [e.uri for e in storage.list_files(storage.root("killed")) if "/predictions/" in e.uri]
-    assert any(uri.endswith(".parquet") for uri in lists)
+    assert metrics_of(storage)["metrics"] == whole["metrics"]
+    assert [uri for uri in files(storage, ".parquet") if "/predictions/" in uri]

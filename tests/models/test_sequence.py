@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ray_app.models.losses import sampled_softmax_loss, softmax_loss
-from ray_app.models.repeats import GAIN, HALF_LIVES, Repeats
+from ray_app.models.losses import sampled_softmax_loss, softmax_loss, without_targets
+from ray_app.models.repeats import GAIN, HALF_LIVES, had, last_places
 from ray_app.models.sequence import SequenceModel, SequenceShape
 
 SHAPE = SequenceShape(dim=16, num_layers=2, num_heads=2, feedforward_dim=32, max_history_len=8, repeats=True)
@@ -57,32 +57,53 @@ def test_an_empty_history_is_scored_by_the_bias() -> None:
     assert scores[0, 0] == -math.inf
 
 
-def test_scores_are_query_times_table_plus_bias_plus_repeats() -> None:
+def habit_by_hand(model: SequenceModel, history: list[int], item: int) -> float:
+    """The formula of `Repeats`, term by term."""
+    repeats = model.head.repeats
+    assert repeats is not None
+    query = model(torch.tensor([history]))[0, -1]
+    weights, (power, norm) = (GAIN * repeats.weights).exp().tolist(), (GAIN * repeats.shape).tolist()
+    ages = [len(history) - 1 - place for place, other in enumerate(history) if other == item]
+    count = sum(w * 2 ** (-age / h) for w, h in zip(weights, HALF_LIVES, strict=True) for age in ages)
+    gates = GAIN * repeats.of_item(model.vectors(torch.tensor(item))) + repeats.of_query(query)
+    return power * math.log(count) + norm * math.log(len(history)) + gates.item()
+
+
+def test_scores_are_the_log_of_what_the_network_expects_plus_the_habit() -> None:
     model = make()
-    items, lengths = torch.tensor([[3, 7, 3, 9]]), torch.tensor([4])
-    expected = model.table() @ model(items)[0, 3] + model.head.bias
+    history = [3, 7, 3, 9]
+    expected = model.table() @ model(torch.tensor([history]))[0, 3] + model.head.bias
     for item in (3, 7, 9):
-        features = [
-            math.log1p(sum(2 ** (-(3 - place) / h) for place, other in enumerate([3, 7, 3, 9]) if other == item))
-            for h in HALF_LIVES
-        ]
-        expected[item - 1] += GAIN * sum(
-            w * f for w, f in zip(model.head.repeats.weights.tolist(), features, strict=True)
-        )
-    torch.testing.assert_close(model.scores(items, lengths)[0, 1:], expected)
+        habit = torch.tensor(habit_by_hand(model, history, item))
+        expected[item - 1] = torch.logaddexp(expected[item - 1], habit)
+    torch.testing.assert_close(model.scores(torch.tensor([history]), torch.tensor([4]))[0, 1:], expected)
 
 
-def test_repeats_of_a_sample_and_of_pairs_agree() -> None:
-    repeats = Repeats()
-    torch.nn.init.normal_(repeats.weights)
-    items = torch.randint(1, 6, (4, 7))
-    row, place = torch.tensor([0, 0, 2, 3]), torch.tensor([2, 6, 4, 0])
-    sample = torch.arange(1, 8)
-    table = repeats.of_sample(items, row, place, sample)
-    for number in range(7):
-        wanted = torch.full((4,), number + 1)
-        torch.testing.assert_close(repeats.of_pairs(items, row, place, wanted), table[:, number])
-    assert not table[:, 6].any()  # nobody had item 7
+def test_habits_while_training_are_those_of_each_shorter_history() -> None:
+    model = make()
+    assert model.head.repeats is not None
+    items = torch.tensor([[3, 7, 3, 9, 0], [5, 5, 1, 2, 5]])
+    found = model.head.repeats.evidence(items, model.vectors(items), model(items))
+    for row, place in ((0, 0), (0, 3), (1, 1), (1, 4)):
+        history = items[row, : place + 1].tolist()
+        for position, item in enumerate(items[row].tolist()):
+            if item in history and item != 0:
+                assert found[row, place, position].item() == pytest.approx(
+                    habit_by_hand(model, history, item), rel=1e-4
+                )
+            else:
+                assert found[row, place, position].item() == -math.inf
+
+
+def test_a_history_names_each_of_its_items_once() -> None:
+    items = torch.tensor([[3, 7, 3, 9, 0]])
+    found = last_places(items)[0]
+    assert found[0].tolist() == [True, False, False, False, False]
+    assert found[1].tolist() == [True, True, False, False, False]
+    assert found[3].tolist() == [False, True, True, True, False]
+    sample = torch.tensor([9, 3, 5])
+    row, place = torch.tensor([0, 0]), torch.tensor([2, 3])
+    assert had(items, row, place, sample).tolist() == [[False, True, False], [True, True, False]]
 
 
 def test_a_sample_of_the_whole_catalogue_gives_the_full_softmax() -> None:
@@ -91,9 +112,8 @@ def test_a_sample_of_the_whole_catalogue_gives_the_full_softmax() -> None:
     query_of_target, targets = torch.tensor([0, 1, 2]), torch.tensor([4, 9, 0])
     weights = torch.tensor([1.0, 0.5, 2.0])
     positive = logits[query_of_target, targets]
-    sampled = sampled_softmax_loss(
-        positive, logits, query_of_target, targets, torch.arange(10), weights, torch.zeros(10)
-    )
+    negative = without_targets(logits, torch.arange(10), query_of_target, targets)
+    sampled = sampled_softmax_loss(positive, negative, query_of_target, weights)
     torch.testing.assert_close(sampled, softmax_loss(logits, targets, weights))
     by_hand = (functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
     torch.testing.assert_close(sampled, by_hand)
@@ -103,34 +123,25 @@ def test_logq_correction_makes_the_sampled_sum_an_estimate_of_the_whole() -> Non
     torch.manual_seed(0)
     logits = torch.randn(1, 400)
     probabilities = torch.softmax(torch.randn(400), 0)
-    target = torch.tensor([7])
+    target, asking = torch.tensor([7]), torch.tensor([0])
     full = softmax_loss(logits, target, torch.ones(1)).item()
 
     def mean_loss(corrected: bool) -> float:
         losses = []
         for _ in range(300):
             drawn = torch.multinomial(probabilities, 200, replacement=True)
-            expected = (probabilities[drawn] * 200).log() if corrected else None
-            losses.append(
-                sampled_softmax_loss(
-                    logits[:, 7], logits[:, drawn], torch.tensor([0]), target, drawn, torch.ones(1), expected
-                ).item()
-            )
+            negative = logits[:, drawn] - (probabilities[drawn] * 200).log() if corrected else logits[:, drawn]
+            negative = without_targets(negative, drawn, asking, target)
+            losses.append(sampled_softmax_loss(logits[:, 7], negative, asking, torch.ones(1)).item())
         return sum(losses) / len(losses)
 
     assert mean_loss(corrected=True) == pytest.approx(full, abs=0.05)
     assert abs(mean_loss(corrected=False) - full) > 0.3
 
 
-def test_other_targets_of_the_same_query_are_no_negatives() -> None:
-    negative = torch.tensor([[5.0, 1.0]])
-    loss = sampled_softmax_loss(
-        torch.tensor([0.0, 5.0]),
-        negative,
-        torch.tensor([0, 0]),
-        torch.tensor([3, 1]),
-        torch.tensor([1, 2]),
-        torch.tensor([1.0, 0.0]),
-        None,
-    )
-    assert loss.item() == pytest.approx(math.log(1 + math.e))
+def test_targets_of_a_query_are_no_negatives_of_it() -> None:
+    negative, asking, targets = torch.zeros(2, 3), torch.tensor([0, 0, 1]), torch.tensor([3, 1, 2])
+    shared = without_targets(negative, torch.tensor([1, 2, 4]), asking, targets)
+    assert shared.isinf().tolist() == [[True, False, False], [False, True, False]]
+    own = without_targets(negative, torch.tensor([[3, 2, 1], [3, 2, 1]]), asking, targets)
+    assert own.isinf().tolist() == [[True, False, True], [False, True, False]]

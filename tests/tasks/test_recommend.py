@@ -1,0 +1,53 @@
+"""The loss of the recommendation task: a sample of everything must give what the whole catalogue gives."""
+
+import numpy as np
+import pytest
+import torch
+
+from ray_app.config import ModelConfig
+from ray_app.data.batches import Batch
+from ray_app.data.shard import Shard
+from ray_app.models.sequence import SequenceModel
+from ray_app.tasks.recommend import RecommendTask
+from ray_app.tasks.recommender import shape_of
+
+NUM_ITEMS = 9
+BATCH = Batch(
+    items=torch.tensor([[1, 2, 1, 3, 0], [4, 4, 5, 6, 4]]),
+    queries=torch.tensor([1, 3, 5, 9]),
+    query_of_target=torch.tensor([0, 1, 2, 3]),
+    targets=torch.tensor([1, 9, 4, 5]),  # had before, new, had before, had before
+    weights=torch.tensor([1.0, 0.5, 2.0, 1.0]),
+)
+
+
+class EveryItem(RecommendTask):
+    """Draws each item of the catalogue once."""
+
+    def _draw(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return torch.arange(1, NUM_ITEMS + 1), torch.zeros(NUM_ITEMS)
+
+
+def loss_of(task_class: type[RecommendTask], repeats: bool, loss: str) -> tuple[torch.Tensor, SequenceModel]:
+    config = ModelConfig.model_validate({"dim": 8, "repeats": repeats, "loss": loss, "max_history_len": 5})
+    torch.manual_seed(0)
+    model = SequenceModel(shape_of(config), torch.arange(NUM_ITEMS), 4).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    task = task_class(model, {}, Shard([], 0, lambda _: iter(()), 1), 1, config)
+    value, weight = task.loss(BATCH)
+    assert weight.item() == 4.5
+    value.backward()
+    return value.detach(), model
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_a_sample_of_the_whole_catalogue_gives_the_full_loss_and_its_gradients(repeats: bool) -> None:
+    full, of_full = loss_of(RecommendTask, repeats, "softmax")
+    sampled, of_sampled = loss_of(EveryItem, repeats, "sampled_softmax")
+    torch.testing.assert_close(sampled, full)
+    for (name, one), other in zip(of_full.named_parameters(), of_sampled.parameters(), strict=True):
+        assert one.grad is not None, name
+        assert other.grad is not None, name
+        torch.testing.assert_close(one.grad, other.grad, msg=name)
+        assert np.isfinite(one.grad.numpy()).all()
