@@ -65,7 +65,7 @@ Report = Callable[[dict[str, float | str], Snapshot], None]
 def fit(
     task: Task, schedule: Schedule, settings: LoopSettings, world: World, report: Report, start: Snapshot | None = None
 ) -> Progress:
-    """Run every phase; the model ends with the best weights that validation saw.
+    """Run every phase; the model ends with the weights of the last, which are its best ones where it has `patience`.
 
     Args:
         task: the model is trained in place.
@@ -76,7 +76,8 @@ def fit(
         start: a snapshot to go on from, as `report` was given it.
 
     Raises:
-        TrainingError: non-finite loss, out of memory, a group that does not fit the model.
+        TrainingError: non-finite loss, out of memory, a group that does not fit the model, `patience` without anybody
+            to validate on.
     """
     loop = _Loop(task, schedule, settings, world, report)
     if start is None:
@@ -111,7 +112,7 @@ class _Loop:
         """Measure pretrained weights before anything moves: later epochs must beat them."""
         if self.task.reference:
             metrics = self._validate()
-            self.progress.best = metrics[f"val/{self.task.metric}"]
+            self.progress.best = metrics.get(f"val/{self.task.metric}")
             self.progress.records.append({"phase": "start", "epoch": 0, **metrics})
             self._keep_best()
 
@@ -138,10 +139,10 @@ class _Loop:
 
     def _run_epoch(self, phase: Phase, step: nn.Module, optimizer: Optimizer) -> dict[str, float | str]:
         task, progress = self.task, self.progress
-        clock = _Clock()
+        clock, first, targets_before = _Clock(), progress.step, progress.loss_count
         total_steps = phase.epochs * task.steps_per_epoch
         reference = self._reference(phase)
-        batches = iter(task.batches(self._rng(), progress.step))
+        batches = iter(task.batches(self._rng(), first))
         self._reseed()
         unchecked: list[Tensor] = []
         while progress.step < task.steps_per_epoch:
@@ -162,14 +163,13 @@ class _Loop:
                 self.report({}, self._snapshot(optimizer))
                 self._reseed()
         seconds = clock.seconds()
-        loss = self.world.sum(torch.tensor([progress.loss_sum, progress.loss_count], dtype=torch.float64))
         return {
             "phase": phase.name,
             "epoch": progress.epoch + 1,
-            "train/loss": (loss[0] / loss[1].clamp_min(1)).item(),
+            "train/loss": progress.loss_sum / (progress.loss_count or 1.0),
             "train/learning_rate": phase.learning_rate * factor,
-            "train/step_time_s": seconds / task.steps_per_epoch,
-            "train/targets_per_s": loss[1].item() / seconds,
+            "train/step_time_s": seconds / (progress.step - first),
+            "train/targets_per_s": (progress.loss_count - targets_before) / seconds,
             "data/wait_s": clock.waited,
         }
 
@@ -194,8 +194,8 @@ class _Loop:
         return local
 
     def _check(self, phase: Phase, losses: list[Tensor]) -> None:
-        """Add the losses to the epoch's sums, unless one is not finite."""
-        table = torch.stack(losses).cpu()
+        """Add the losses of all workers to the epoch's sums, unless one is not finite: then all workers stop."""
+        table = self.world.sum(torch.stack(losses)).cpu()
         bad = (~torch.isfinite(table[:, 0])).nonzero()
         if len(bad):
             step = self.progress.step - len(losses) + int(bad[0])
@@ -217,10 +217,12 @@ class _Loop:
         if progress.epoch % self.schedule.validate_every == 0 or last:
             metrics = self._validate()
             record.update(metrics)
-            value = metrics[f"val/{self.task.metric}"]
-            if progress.best is None or value > progress.best:
+            value = metrics.get(f"val/{self.task.metric}")
+            if value is not None and (progress.best is None or value > progress.best):
                 progress.best, progress.best_epoch = value, progress.epoch
                 self._keep_best()
+            if progress.best is not None:
+                record["val/best"] = progress.best
             stale = progress.epoch - progress.best_epoch
             last = last or (phase.patience is not None and stale >= phase.patience)
         record["finished_at"] = time.time()
@@ -231,11 +233,18 @@ class _Loop:
             progress.phase, progress.epoch, progress.best_epoch = progress.phase + 1, 0, 0
 
     def _validate(self) -> dict[str, float]:
-        self.task.model.eval()
-        began = time.perf_counter()
+        model, began = self.task.model, time.perf_counter()
+        modes = [(module, module.training) for module in model.modules()]  # frozen norm layers stay in eval mode
+        model.eval()
         with torch.no_grad():
             metrics = self.world.sum_counts(self.task.validate())
-        self.task.model.train()
+        for module, was_training in modes:
+            module.training = was_training
+        if self.task.metric not in metrics and any(phase.patience for phase in self.schedule.phases):
+            raise TrainingError(
+                "the validation part asks nothing, so nothing tells when a phase with patience should end: "
+                "give it more of the log (data.split), or leave patience out of the schedule"
+            )
         return {f"val/{name}": value for name, value in metrics.items()} | {"val/time_s": time.perf_counter() - began}
 
     def _keep_best(self) -> None:

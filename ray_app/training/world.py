@@ -30,11 +30,14 @@ class World:
         return values
 
     def sum_counts(self, local: dict[str, tuple[float, float]]) -> dict[str, float]:
-        """Means over all workers of metrics given as (sum, count); every worker passes the same names."""
+        """Means over all workers of metrics given as (sum, count), without those that nobody counted.
+
+        Every worker passes the same names.
+        """
         names = sorted(local)
         pairs = torch.tensor([local[name] for name in names], dtype=torch.float64).reshape(-1, 2)
         pairs = self.sum(pairs.to(self.device)).cpu()
-        return {name: (pairs[i, 0] / pairs[i, 1]).item() if pairs[i, 1] else 0.0 for i, name in enumerate(names)}
+        return {name: (pairs[i, 0] / pairs[i, 1]).item() for i, name in enumerate(names) if pairs[i, 1]}
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module with gradients averaged over workers."""

@@ -1,7 +1,9 @@
 """The loop on a small task: phases, early stopping, exact resume, and the same numbers on one worker and on two."""
 
 import copy
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,17 @@ def test_head_phase_leaves_the_backbone_alone() -> None:
     assert [record["phase"] for record in progress.records] == ["start", "head", "head"]
 
 
+def test_frozen_norm_layers_stay_as_they_are_after_a_validation() -> None:
+    """Validation put the whole model back into training mode: statistics moved from the second epoch on."""
+    task = Regression()
+    task.model.backbone = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))  # type: ignore[assignment]
+    before = weights(task)
+    fit(task, schedule(TWO_PHASES.phases[0]), LoopSettings(), World.current(), lambda *_: None)
+    assert torch.equal(before["backbone.1.running_mean"], weights(task)["backbone.1.running_mean"])
+    fit(task, schedule(Phase(name="full", epochs=1)), LoopSettings(), World.current(), lambda *_: None)
+    assert not torch.equal(before["backbone.1.running_mean"], weights(task)["backbone.1.running_mean"])
+
+
 def test_training_lowers_the_loss() -> None:
     task = Regression(dropout=0.0)
     phase = Phase(name="full", epochs=20, learning_rate=0.05, groups=EVERYTHING)
@@ -159,6 +172,47 @@ def test_a_phase_that_never_helps_gives_back_the_earlier_weights() -> None:
     assert torch.equal(task.model.state_dict()["backbone.weight"], start["backbone.weight"])
 
 
+def test_patience_needs_somebody_to_validate_on() -> None:
+    """Every epoch scored 0: patience ended the phase and gave back the weights of its first epoch, or of none."""
+    task = Regression(pretrained=True)
+    task.validate = lambda: {"r": (0.0, 0.0)}  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match=r"the validation part asks nothing.*data\.split"):
+        fit(task, TWO_PHASES, LoopSettings(), World.current(), lambda *_: None)
+    progress = fit(task, schedule(TWO_PHASES.phases[0]), LoopSettings(), World.current(), lambda *_: None)
+    assert progress.best is None
+    assert all("val/r" not in record for record in progress.records)
+
+
+def test_records_tell_the_best_so_far_before_training_included() -> None:
+    task = Regression(pretrained=True)
+    values = iter([-2.0, -3.0, -1.0, -4.0])
+    task.validate = lambda: {"r": (next(values), 1.0)}  # type: ignore[method-assign]
+    progress = fit(task, schedule(Phase(name="full", epochs=3)), LoopSettings(), World.current(), lambda *_: None)
+    assert [record.get("val/best") for record in progress.records] == [None, -2.0, -1.0, -1.0]
+
+
+def test_speed_is_that_of_the_steps_taken_since_a_resume(tmp_path: Path) -> None:
+    """Targets and steps of before the resume were counted, its time was not."""
+
+    class Slow(Regression):
+        def batches(self, rng: np.random.Generator, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in super().batches(rng, first):
+                time.sleep(0.05)
+                yield batch
+
+    def save(record: dict[str, float | str], snapshot: Snapshot) -> None:
+        if not record:
+            snapshot.save(tmp_path)
+
+    settings = LoopSettings(checkpoint_every_steps=5)
+    fit(Slow(), schedule(Phase(name="full", epochs=1)), settings, World.current(), save)
+    start = Snapshot.load(tmp_path)
+    assert start.progress.step == 5
+    progress = fit(Slow(), schedule(Phase(name="full", epochs=1)), settings, World.current(), lambda *_: None, start)
+    assert progress.records[0]["train/step_time_s"] >= 0.05
+    assert progress.records[0]["train/targets_per_s"] <= 8 / 0.05
+
+
 def test_l2_sp_holds_the_backbone() -> None:
     def moved(strength: float) -> float:
         task = Regression(pretrained=True, dropout=0.0)
@@ -218,3 +272,32 @@ def test_two_workers_equal_one_at_the_same_global_batch(tmp_path: Path) -> None:
     fit(one, TWO_PHASES, LoopSettings(), World.current(), lambda *_: None)
     for name, value in load_file(tmp_path / "two.safetensors").items():
         torch.testing.assert_close(value, one.model.state_dict()[name], rtol=1e-5, atol=1e-6)
+
+
+def _two_workers(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    meet = f"file://{folder}/meet"
+    torch.distributed.init_process_group("gloo", meet, timedelta(seconds=60), rank=rank, world_size=2)
+    settings, phases = LoopSettings(checkpoint_every_steps=4), schedule(TWO_PHASES.phases[1])
+
+    def save(record: dict[str, float | str], snapshot: Snapshot) -> None:
+        if rank == 0 and not record:
+            snapshot.save(Path(folder))
+
+    whole = fit(Regression(rank, 2), phases, settings, World.current(), save)
+    torch.distributed.barrier()
+    start = Snapshot.load(Path(folder))
+    assert start.progress.step == 4
+    resumed = fit(Regression(rank, 2), phases, settings, World.current(), lambda *_: None, start)
+    assert losses(resumed) == pytest.approx(losses(whole), rel=1e-12)
+
+    poisoned = Regression(rank, 2)
+    poisoned.poison_at = 5 if rank else None
+    with pytest.raises(TrainingError, match=r"not finite in phase 'full', epoch 1, step 5"):
+        fit(poisoned, phases, LoopSettings(), World.current(), lambda *_: None)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_workers_resume_with_the_losses_of_both_and_stop_together(tmp_path: Path) -> None:
+    """After a resume all workers went on from the first one's sums, and a loss of one stopped that one alone."""
+    multiprocessing.start_processes(_two_workers, (str(tmp_path),), nprocs=2, start_method="spawn")
