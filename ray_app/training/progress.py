@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -71,22 +72,21 @@ def _show(
     names = [phase.name for phase in schedule.phases]
     epochs = {phase.name: phase.epochs for phase in schedule.phases}
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} epochs"))
-    best: float | None = None
-    number = 0
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bars:
         bar = bars.add_task(title, total=sum(epochs.values()))
         writer: SummaryWriter | None = None
         while True:
             last_look = done.is_set()
-            records: list[Record] = ray.get(board.take.remote())
+            try:
+                records: list[Record] = ray.get(board.take.remote())
+            except RayActorError:
+                console.print(f"{title}: goes on unseen, the node that kept its progress is lost", highlight=False)
+                break
             for record in records:
-                number += 1
-                value = record.get(f"val/{metric}")
-                is_best = isinstance(value, float) and (best is None or value > best)
-                best = value if isinstance(value, float) and is_best else best
-                console.print(describe(title, epochs, metric, record, is_best), highlight=False)
+                console.print(describe(title, epochs, metric, record), highlight=False)
                 earlier = sum(epochs[name] for name in names[: names.index(str(record["phase"]))])
-                bars.update(bar, completed=earlier + int(record["epoch"]))
+                number = earlier + int(record["epoch"])
+                bars.update(bar, completed=number)
                 writer = writer or SummaryWriter(str(folder))
                 for key, scalar in record.items():
                     if isinstance(scalar, float):
@@ -98,11 +98,11 @@ def _show(
             writer.close()
 
 
-def describe(title: str, epochs: dict[str, int], metric: str, record: Record, is_best: bool) -> str:
-    """One epoch in one line."""
+def describe(title: str, epochs: dict[str, int], metric: str, record: Record) -> str:
+    """One epoch in one line; a star marks the best validation so far, that before training included."""
     phase = str(record["phase"])
     parts = [f"{title} {phase} {record['epoch']}/{epochs[phase]}", f"loss {record['train/loss']:.4f}"]
-    if f"val/{metric}" in record:
-        parts.append(f"val {metric} {record[f'val/{metric}']:.4f}{' *' if is_best else ''}")
+    if (value := record.get(f"val/{metric}")) is not None:
+        parts.append(f"val {metric} {value:.4f}{' *' if value == record['val/best'] else ''}")
     parts.append(f"{float(record['train/targets_per_s']):,.0f} targets/s")
     return "  ".join(parts)
