@@ -17,10 +17,9 @@ def assign_rates(model: nn.Module, phase: Phase) -> dict[str, float | None]:
     """Learning rate of each parameter by name, None where it is frozen. First matching group wins.
 
     Raises:
-        TrainingError: a parameter that no group covers, or a group that covers no parameter.
+        TrainingError: a parameter that no group covers, or a group whose pattern matches no parameter.
     """
     rates: dict[str, float | None] = {}
-    used = [False] * len(phase.groups)
     for name, parameter in model.named_parameters():
         matching = (i for i, group in enumerate(phase.groups) if re.search(group.match, name))
         index = next(matching, None)
@@ -30,12 +29,11 @@ def assign_rates(model: nn.Module, phase: Phase) -> dict[str, float | None]:
                 f"phase {phase.name!r}: no group covers parameter {name!r}; patterns: {patterns}. "
                 "Add a group for it to schedule.phases.*.groups, if need be with rate: frozen"
             )
-        used[index] = True
         rate = phase.groups[index].rate
         # An empty tensor (a catalogue without new items) counts as covered but has nothing to learn.
         rates[name] = None if rate == "frozen" or parameter.numel() == 0 else rate * phase.learning_rate
-    for group, was_used in zip(phase.groups, used, strict=True):
-        if not was_used and not any(re.search(group.match, name) for name in rates):
+    for group in phase.groups:
+        if not any(re.search(group.match, name) for name in rates):
             raise TrainingError(
                 f"phase {phase.name!r}: the pattern {group.match!r} matches no parameter; "
                 f"parameters: {', '.join(rates)}"

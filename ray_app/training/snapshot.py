@@ -85,6 +85,4 @@ class Snapshot:
         named = dict(model.named_parameters())
         for key, value in moments.items():
             name, _, moment = key.rpartition("/")
-            parameter = named[name]
-            on_device = value if moment == "step" and value.device == parameter.device else value.to(parameter.device)
-            optimizer.state[parameter][moment] = on_device
+            optimizer.state[named[name]][moment] = value.to(named[name].device)
