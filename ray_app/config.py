@@ -26,6 +26,7 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 _MISREAD = frozenset("\x85\u2028\u2029\ufeff")  # PyYAML writes them as they are, and misreads them
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Days = Annotated[float, Field(gt=0, le=36_525)]
 BaselineName = Literal["popular", "popular_recent", "personal_frequency", "item_knn", "transitions", "transitions_text"]
 
 
@@ -82,8 +83,8 @@ class SplitConfig(Section):
 
     kind: Literal["temporal", "leave_one_out"] = "temporal"
     """temporal: global cutoffs, what a retailer should trust; leave_one_out: the papers' protocol."""
-    validation_days: Annotated[float, Field(gt=0)] = 14.0
-    test_days: Annotated[float, Field(gt=0)] = 14.0
+    validation_days: Days = 14.0
+    test_days: Days = 14.0
     """Counted back from the last event."""
     validation_start: datetime | None = None
     test_start: datetime | None = None

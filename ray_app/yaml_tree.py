@@ -11,12 +11,21 @@ class TreeError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would silently keep the last."""
+    """Refuses a key that stands twice, of which YAML would silently keep the last; its errors have a place."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value; PyYAML lets the `ValueError` of 2020-02-30, which looks like a date, pass."""
+        try:
+            return super().construct_object(node, deep)
+        except ValueError:
+            raise yaml.constructor.ConstructorError(None, None, "no such date or number", node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping, once its keys are known to differ."""
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is a list or mapping", key.start_mark)
             if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
             seen.add(key.value)

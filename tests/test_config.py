@@ -75,6 +75,7 @@ def written(tmp_path: Path, text: str) -> Path:
         ),
         ("data: {event_types: {buy: -1}}", "data.event_types.buy: -1 given; should be greater than or equal to 0"),
         ("data: {event_types: {3: 1}}", "data.event_types.3: 3 given; should be text"),
+        ("data: {split: {test_days: 1e9}}", "data.split.test_days: '1e9' given; should be less than or equal to 36525"),
         ("model: {dropout: .nan}", "model.dropout: nan given; should be a finite number"),
         ("model: {dim: 5, num_heads: 2}", "model: dim (5) must be a multiple of num_heads (2)"),
         ("storage: {access_key_id: a}", "storage: access_key_id and secret_access_key go together"),
@@ -126,6 +127,8 @@ def test_a_fault_never_shows_a_secret() -> None:
         ("- 1", "the top level must be a mapping of sections, got list"),
         ("train: {num_workers: 1}\nname: x\ntrain: {}", "is not YAML: key 'train' stands twice at line 3, column 1"),
         ("model: {dim: 8, dim: 16}", "is not YAML: key 'dim' stands twice at line 1, column 17"),
+        ("{[a, b]: 1}", "is not YAML: a key is a list or mapping at line 1, column 2"),
+        ("data:\n  now: 2020-02-30", "is not YAML: no such date or number at line 2, column 8"),
         ("a: !!python/name:os.system", "is not YAML: could not determine a constructor"),
     ],
 )
