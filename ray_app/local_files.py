@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -28,6 +28,10 @@ class LocalFiles:
         """The Arrow filesystem and the absolute path inside it."""
         return fs.LocalFileSystem(), str(_path(uri))
 
+    def full(self, uri: str) -> str:
+        """`uri` as the entries of files below it begin."""
+        return str(_path(uri))
+
     def read(self, uri: str) -> tuple[bytes, str]:
         """Content and version; the version is a hash of the content."""
         with _errors(uri):
@@ -36,42 +40,38 @@ class LocalFiles:
 
     def write(self, uri: str, data: bytes) -> None:
         """Write a temporary file beside the target, then put it in the target's place."""
-        with _errors(uri):
-            temporary = _write_beside(_path(uri), data)
+        with _errors(uri), _beside(_path(uri)) as temporary:
+            _write_through(temporary, data)
             temporary.replace(_path(uri))
 
     def create(self, uri: str, data: bytes) -> bool:
         """A hard link fails when its name is taken, and shows the whole content when it is not."""
-        with _errors(uri):
-            temporary = _write_beside(_path(uri), data)
+        with _errors(uri), _beside(_path(uri)) as temporary:
+            _write_through(temporary, data)
             try:
                 os.link(temporary, _path(uri))
             except FileExistsError:
                 return False
-            finally:
-                temporary.unlink()
             return True
 
     def replace(self, uri: str, data: bytes, version: str) -> bool:
         """Compare and write under a lock that every other `replace` of this file takes too."""
         path = _path(uri)
-        with _errors(uri):
-            if not path.exists():
-                return False
-            with _lock(path):
-                if _version(path.read_bytes()) != version:
-                    return False
+        with _errors(uri), suppress(FileNotFoundError), _lock(path):
+            if _version(path.read_bytes()) == version:
                 self.write(uri, data)
                 return True
+        return False
 
     def is_file(self, uri: str) -> bool:
         """Whether a file has exactly this name."""
-        return _path(uri).is_file()
+        with _errors(uri):
+            return _path(uri).is_file()
 
     def find_folder(self, uri: str) -> list[FileEntry]:
         """Every file below a folder; none when there is no such folder."""
         with _errors(uri):
-            return [_entry(path) for path in _walk(_path(uri))]
+            return _entries(_walk(_path(uri)))
 
     def find_file(self, uri: str) -> FileEntry:
         """The entry of one file."""
@@ -83,7 +83,7 @@ class LocalFiles:
         with _errors(uri):
             found = {Path(name) for name in glob.glob(str(_path(uri)), recursive=True)}  # noqa: PTH207 (Path.glob refuses absolute patterns)
             files = {path for path in found if path.is_file()}
-            return [_entry(path) for path in files.union(*(_walk(path) for path in found - files))]
+            return _entries(files.union(*(_walk(path) for path in found - files)))
 
     def delete_tree(self, uri: str) -> None:
         """Remove a file, or a folder and all below it; nothing happens when there is none."""
@@ -121,36 +121,48 @@ def _entry(path: Path) -> FileEntry:
     return FileEntry(str(path), stat.st_size, f"{stat.st_mtime_ns:x}-{stat.st_size:x}")
 
 
+def _entries(paths: Iterable[Path]) -> list[FileEntry]:
+    """Their entries, without files that vanish while they are listed: temporary ones, beside a file being written."""
+    entries = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            entries.append(_entry(path))
+    return entries
+
+
 def _walk(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder, onerror=_unless_absent):
         yield from (path for name in names if (path := Path(parent, name)).is_file())
 
 
-def _temporary(path: Path) -> Path:
+def _unless_absent(error: OSError) -> None:
+    """A folder that cannot be read is no empty one."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A name for a file that is to take the place of `path`; nothing is left under that name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name[:100]}.{uuid4().hex}.tmp")
-
-
-def _write_beside(path: Path, data: bytes) -> Path:
-    temporary = _temporary(path)
+    temporary = path.with_name(f".{path.name[:100]}.{uuid4().hex}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
+        yield temporary
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
-    return temporary
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _copy(source: Path, target: Path) -> None:
-    temporary = _temporary(target)
-    try:
+    with _beside(target) as temporary:
         shutil.copyfile(source, temporary)
         temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -178,11 +190,12 @@ def _errors(uri: str) -> Iterator[None]:
 def _remove_tree(path: Path) -> None:
     """Remove a folder that a task of a killed job may still be writing into: such a task ends within seconds."""
     deadline = time.monotonic() + STRAGGLERS_S
-    while True:
+    while path.is_dir():
         try:
             shutil.rmtree(path)
         except OSError as error:
-            if error.errno != errno.ENOTEMPTY or time.monotonic() > deadline:
+            # Absent: a temporary file, which has taken its place under another name.
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
         else:

@@ -1,5 +1,6 @@
 """What an S3 failure means to the person who runs the job, and which setting to look at."""
 
+from boto3.exceptions import RetriesExceededError
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -41,7 +42,7 @@ def is_missing(error: ClientError) -> bool:
     return code_of(error) in _MISSING
 
 
-def explain(error: ClientError | BotoCoreError, uri: str, endpoint: str | None) -> str:
+def explain(error: Exception, uri: str, endpoint: str | None) -> str:
     """One sentence: the URI, what happened with the error's code, the setting to look at."""
     server = endpoint or "AWS"
     if isinstance(error, ClientError):
@@ -59,4 +60,8 @@ def explain(error: ClientError | BotoCoreError, uri: str, endpoint: str | None) 
         return f"{uri}: not a usable name ({' '.join(str(error).split())}); check the bucket name"
     if isinstance(error, BotoConnectionError | HTTPClientError):
         return f"{uri}: {server} cannot be reached ({type(error).__name__}: {error}); check {_ENDPOINT}"
+    if isinstance(error, RetriesExceededError):
+        return f"{uri}: broke off again and again ({error})"
+    if isinstance(error, ValueError) and not isinstance(error, BotoCoreError):
+        return f"{uri}: {server} is not the URL of a server ({error}); check {_ENDPOINT}"
     return f"{uri}: {type(error).__name__}: {error}"

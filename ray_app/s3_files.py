@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
+from boto3.exceptions import RetriesExceededError
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from pyarrow import fs
@@ -44,6 +45,10 @@ class S3Files:
         """The Arrow filesystem and the path `bucket/key` inside it."""
         bucket, key = bucket_and_key(uri)
         return _filesystem(self.config, self._region(bucket, uri)), f"{bucket}/{key}".rstrip("/")
+
+    def full(self, uri: str) -> str:
+        """`uri` as the entries of objects below it begin."""
+        return uri.rstrip("/")
 
     def read(self, uri: str) -> tuple[bytes, str]:
         """Content and ETag, from one request."""
@@ -162,7 +167,8 @@ class S3Files:
     def _errors(self, uri: str) -> Iterator[None]:
         try:
             yield
-        except (ClientError, BotoCoreError) as error:
+        # OSError: of the local file that is copied. ValueError: boto3 makes no client for this endpoint.
+        except (ClientError, BotoCoreError, RetriesExceededError, OSError, ValueError) as error:
             raise StorageError(explain(error, uri, endpoint(self.config))) from error
 
 

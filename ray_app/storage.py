@@ -97,11 +97,10 @@ class Storage(StorageConfig):
         if files.is_file(uri):
             return [files.find_file(uri)]
         if uris.is_glob(uri):
-            base, found = uris.literal_prefix(uri).rpartition("/")[0], files.find_glob(uri)
+            base, found = uris.literal_folder(files.full(uri)), files.find_glob(uri)
         else:
-            base, found = uri, files.find_folder(uri)
-        depth = len(LocalFiles().filesystem(base)[1] if isinstance(files, LocalFiles) else base.rstrip("/"))
-        shown = [entry for entry in found if not _hidden(entry.uri[depth:])]
+            base, found = files.full(uri), files.find_folder(uri)
+        shown = [entry for entry in found if not _hidden(entry.uri[len(base) :])]
         return sorted(shown, key=lambda entry: entry.uri)
 
     def delete_tree(self, uri: str) -> None:
@@ -124,7 +123,7 @@ class Storage(StorageConfig):
         found = [entry.uri for entry in files.find_folder(uri)]
         if not found:
             raise StorageError(f"{uri}: no such folder, or nothing in it")
-        depth = len(LocalFiles().filesystem(uri)[1] if isinstance(files, LocalFiles) else uri.rstrip("/")) + 1
+        depth = len(files.full(uri)) + 1
         with ThreadPoolExecutor(_TRANSFERS) as pool:
             list(pool.map(lambda name: files.download(name, target / name[depth:]), found))
 

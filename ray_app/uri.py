@@ -70,10 +70,19 @@ def literal_prefix(glob: str) -> str:
     return _WILDCARD.split(glob, maxsplit=1)[0]
 
 
+def literal_folder(glob: str) -> str:
+    """The folder that every match lies in: what stands before the component with the first wildcard."""
+    folder, slash, _ = literal_prefix(glob).rpartition("/")
+    return folder or slash
+
+
 def glob_pattern(glob: str) -> re.Pattern[str]:
     """A pattern for `re.fullmatch`: files that `glob` names, and files inside folders that it names.
 
     `*` and `?` stop at a slash, `**` as a whole component stands for any number of folders.
+
+    Raises:
+        StorageError: a set like `[z-a]` that is none.
     """
     parts = glob.split("/")
     regex = ""
@@ -83,7 +92,10 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
             regex += ".*" if last else "(?:[^/]+/)*"
         else:
             regex += _component(part) + ("" if last else "/")
-    return re.compile(f"{regex}(?:/.*)?", re.DOTALL)
+    try:
+        return re.compile(f"{regex}(?:/.*)?", re.DOTALL)
+    except re.error as error:
+        raise StorageError(f"{glob}: not a pattern of file names: {error.msg}") from None
 
 
 def _component(part: str) -> str:

@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -110,6 +112,14 @@ def test_a_table_that_is_not_one(storage: Storage) -> None:
     storage.write_bytes(uri, b"PAR1 and nothing else")
     with pytest.raises(StorageError, match=r"part\.parquet: cannot be read as parquet"):
         storage.read_table(uri)
+
+
+def test_a_write_that_cannot_take_its_place_leaves_nothing(tmp_path: Path) -> None:
+    """Its temporary file stayed."""
+    (tmp_path / "folder" / "below").mkdir(parents=True)
+    with pytest.raises(StorageError):
+        Storage().write_bytes(str(tmp_path / "folder"), b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 # --- conditional writes
@@ -269,6 +279,65 @@ def test_a_file_with_wildcards_in_its_name_is_found_by_it(storage: Storage) -> N
     assert names(storage, join(storage.path, "sales[1].csv")) == ["sales[1].csv"]
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_globs_at_the_root_do_not_depend_on_where_one_stands(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name was taken for hidden when an underscore stood where the path of the working directory ends."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a_b.csv").write_bytes(b"")
+    monkeypatch.chdir(tmp_path / "a")
+    _, first, *rest = tmp_path.parts
+    pattern = "/".join([f"{scheme}/{first[:-1]}?", *rest, "*.csv"])
+    assert [entry.uri for entry in Storage().list_files(pattern)] == [str(tmp_path / "a_b.csv")]
+
+
+def test_a_listing_is_not_upset_by_a_file_being_written(tmp_path: Path) -> None:
+    """It failed when a temporary file vanished between the look into the folder and the look at the file."""
+    storage, done = Storage(), threading.Event()
+    uri = str(tmp_path / "flipping.bin")
+    storage.write_bytes(uri, b"x")
+
+    def write() -> None:
+        while not done.is_set():
+            storage.write_bytes(uri, b"x")
+
+    with ThreadPoolExecutor(3) as pool:
+        writers = [pool.submit(write) for _ in range(3)]
+        try:
+            for _ in range(3000):
+                assert [entry.uri for entry in storage.list_files(str(tmp_path))] == [uri]
+        finally:
+            done.set()
+        for writer in writers:
+            writer.result()
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_empty() -> None:
+    """Its files were left out without a word."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "a.csv").write_bytes(b"")
+        (Path(folder) / "locked").mkdir(mode=0)
+        with without_privileges():
+            with pytest.raises(StorageError, match="Permission denied; check the path"):
+                Storage().list_files(folder)
+            with pytest.raises(StorageError, match="Permission denied; check the path"):
+                Storage().exists(f"{folder}/locked/x")
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Root may read everything; nobody may not."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
 @pytest.mark.s3
 def test_listings_of_several_pages(s3: StorageConfig) -> None:
     storage = Storage.from_config(s3)
@@ -285,6 +354,28 @@ def test_delete_takes_the_folder_and_not_its_namesakes(tree: Storage) -> None:
     assert names(tree, tree.path) == ["logs2/f.parquet"]
     tree.delete_tree(join(tree.path, "logs2/f.parquet"))
     assert not tree.exists(join(tree.path, "logs2"))
+
+
+def test_a_folder_is_deleted_while_something_still_writes_into_it(tmp_path: Path) -> None:
+    """Such a writer gives its temporary file another name, and the deletion failed on the name that was gone."""
+    storage = Storage()
+    for _ in range(20):
+        folder, deleted = tmp_path / "staging", threading.Event()
+        storage.write_bytes(str(folder / "first"), b"")
+
+        def write(folder: Path = folder, deleted: threading.Event = deleted) -> None:
+            for number in range(50):
+                with suppress(StorageError):  # its folder may vanish at any moment
+                    storage.write_bytes(str(folder / str(number)), b"x")
+
+        with ThreadPoolExecutor(4) as pool:
+            writers = [pool.submit(write) for _ in range(4)]
+            time.sleep(0.005)
+            storage.delete_tree(str(folder))
+        for writer in writers:
+            writer.result()
+        storage.delete_tree(str(folder))
+        assert not folder.exists()
 
 
 def test_folders_up_and_down(storage: Storage, tmp_path: Path) -> None:
@@ -431,6 +522,67 @@ class TestWrongSettings:
 
 
 @pytest.mark.s3
+@pytest.mark.parametrize("url", ["localhost:9000", "http://[x"])
+def test_an_endpoint_that_is_no_url(s3_server: S3, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto3 raises a bare `ValueError`."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    text = failure("list", s3_server.config(endpoint=None), f"s3://{BUCKET}/x")
+    assert f"{url} is not the URL of a server" in text
+    assert "AWS_ENDPOINT_URL" in text
+
+
+class BreaksOff(BaseHTTPRequestHandler):
+    """An S3 server that lists one object and always breaks off when it is fetched."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.send_header("ETag", '"e"')
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        if "list-type=2" not in self.path:
+            self.do_HEAD()
+            self.wfile.write(b"x" * 10)
+            self.close_connection = True
+            return
+        key = "<Contents><Key>folder/a</Key><Size>1000</Size><ETag>e</ETag></Contents>"
+        body = f"<ListBucketResult>{key}<IsTruncated>false</IsTruncated></ListBucketResult>".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_download_that_always_breaks_off(tmp_path: Path) -> None:
+    """boto3 gives up with an error of another family."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BreaksOff) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = {
+            "endpoint": f"http://127.0.0.1:{server.server_port}",
+            "access_key_id": "a",
+            "secret_access_key": "b",
+        }
+        storage = Storage.model_validate(settings)
+        with pytest.raises(StorageError, match="s3://b/folder/a: broke off again and again"):
+            storage.download_folder("s3://b/folder", tmp_path)
+        with pytest.raises(StorageError, match="s3://b/folder/a: "):
+            storage.read_bytes("s3://b/folder/a")
+        server.shutdown()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_download_to_a_place_that_is_none(storage: Storage, tmp_path: Path) -> None:
+    storage.write_bytes(join(storage.path, "folder", "a"), b"x")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="File exists"):
+        storage.download_folder(join(storage.path, "folder"), tmp_path / "file")
+
+
+@pytest.mark.s3
 def test_a_server_that_never_answers(s3_server: S3) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -460,6 +612,8 @@ def test_unusable_names(s3: StorageConfig) -> None:
     assert "write s3:// instead" in failure("read", s3, "s3a://bucket/x")
     assert "no bucket in it" in failure("read", s3, "s3://")
     assert "check the bucket name" in failure("read", s3, "s3://not a bucket/x")
+    assert "not a pattern of file names" in failure("list", s3, f"{s3.path}/[z-a].csv")
+    assert "File name too long" in failure("list", StorageConfig(), "x" * 300)
 
 
 def test_a_missing_file(storage: Storage) -> None:
