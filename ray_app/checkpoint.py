@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_app.errors import UserError
-from ray_app.storage import Storage
+from ray_app.storage import Storage, join
 
 CONFIG_FILE = "config.json"
 MANIFEST_FILE = "manifest.json"
@@ -42,14 +42,23 @@ def seal(folder: Path, config: dict[str, Any], **facts: Any) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved configuration that the checkpoint was made with."""
-    try:
-        config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: not a checkpoint, it has no {CONFIG_FILE}") from None
-    except ValueError:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: damaged, not JSON") from None
-    return config
+    """The resolved configuration that the checkpoint was made with.
+
+    Raises:
+        CheckpointError: the folder has none, or it is damaged.
+    """
+    return _read(folder, CONFIG_FILE)
+
+
+def read_manifest(storage: Storage, uri: str) -> dict[str, Any]:
+    """The manifest of the checkpoint at `uri`, of which nothing else is fetched.
+
+    Raises:
+        CheckpointError: it is damaged, or that of something else.
+        StorageError: there is none.
+    """
+    path = join(uri, MANIFEST_FILE)
+    return _with_files(_parse(storage.read_bytes(path), path), uri)
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -58,12 +67,7 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: a file is missing or has other bytes than when it was sealed.
     """
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: not a checkpoint, it has no {MANIFEST_FILE}") from None
-    except ValueError:
-        raise CheckpointError(f"{folder / MANIFEST_FILE}: damaged, not JSON") from None
+    manifest = _with_files(_read(folder, MANIFEST_FILE), folder)
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():
@@ -75,10 +79,36 @@ def verify(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def fetched(storage: Storage, uri: str) -> Iterator[Path]:
-    """A local copy of a folder, for as long as the context lasts."""
+    """A local copy of a folder, for as long as the context lasts; a `CheckpointError` in it names `uri` instead."""
     with tempfile.TemporaryDirectory() as name:
         storage.download_folder(uri, name)
-        yield Path(name)
+        try:
+            yield Path(name)
+        except CheckpointError as error:
+            raise CheckpointError(error.message.replace(name, uri)) from error
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: not a checkpoint, it has no {name}")
+    return _parse(path.read_bytes(), path)
+
+
+def _parse(text: bytes, path: Path | str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: damaged, not a JSON object")
+    return found
+
+
+def _with_files(manifest: dict[str, Any], folder: Path | str) -> dict[str, Any]:
+    if "files" not in manifest:
+        raise CheckpointError(f"{folder}: not a checkpoint, its {MANIFEST_FILE} is that of something else")
+    return manifest
 
 
 def _sha256(path: Path) -> str:

@@ -1,6 +1,5 @@
 """Evaluation: every user's held-out items, ranked among the full catalogue by models and baselines, on Ray Data."""
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,16 +12,16 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from ray_app.baselines import fit_baselines
-from ray_app.checkpoint import MANIFEST_FILE
+from ray_app.checkpoint import read_manifest
 from ray_app.config import Config
 from ray_app.data.dataset import Dataset
 from ray_app.data.pool import map_parts
 from ray_app.data.sequences import Histories, LongArray, Ragged
 from ray_app.data.stream import COLUMNS
-from ray_app.errors import DataError
+from ray_app.errors import ConfigError, DataError
 from ray_app.metrics import target_ranks, top_k
 from ray_app.schema import PAD, Col
-from ray_app.storage import Storage, join
+from ray_app.storage import Storage
 from ray_app.tasks.recommend import questions
 from ray_app.tasks.scoreboard import LIST_LENGTH, Outcomes, scoreboard
 from ray_app.tasks.scorer import Scorer, load_scorer
@@ -92,8 +91,11 @@ def evaluate(
 
     Raises:
         CheckpointError: a checkpoint is incomplete, damaged, or does not fit.
+        ConfigError: there is no method at all.
         DataError: no user has anything to be ranked in the test part.
     """
+    if not methods and not config.evaluate.baselines:
+        raise ConfigError(["evaluate.baselines: empty, and no model was named either, so there is nothing to evaluate"])
     # Loaded here first: a damaged checkpoint is a sentence here, and a dead actor there.
     origins = {name: _origin(storage, dataset, uri, config) for name, uri in methods.items()}
     baselines = fit_baselines(config.evaluate.baselines, dataset, config.evaluate.exclude_seen)
@@ -122,7 +124,7 @@ def evaluate(
 
 def _origin(storage: Storage, dataset: Dataset, uri: str, config: Config) -> dict[str, Any]:
     load_scorer(storage, dataset, uri, config)
-    manifest = json.loads(storage.read_bytes(join(uri, MANIFEST_FILE)))
+    manifest = read_manifest(storage, uri)
     fitted_on = "train part; validation part chose the epoch"
     if manifest["dataset"].rpartition("/")[2] != dataset.manifest.fingerprint:
         fitted_on += "; of another log, not of this one"

@@ -40,16 +40,12 @@ class Run:
     @cached_property
     def key(self) -> str:
         """Hash of everything that the result depends on."""
-        train = dump(self.config.train)
+        train, model = dump(self.config.train), dump(self.config.model)
         train.pop("max_failures")
-        start = None
-        if self.start_from:
-            manifest = self.storage.read_bytes(join(self.start_from, checkpoint.MANIFEST_FILE))
-            start = json.loads(manifest)["files"]
+        model.pop("start_from")  # what it names counts, not its name, and nothing in a run from scratch
+        start = checkpoint.read_manifest(self.storage, self.start_from)["files"] if self.start_from else None
         exclude_seen = self.config.evaluate.exclude_seen
-        return fingerprint(
-            self.config.model, self.schedule, train, self.dataset.manifest.fingerprint, start, exclude_seen
-        )
+        return fingerprint(model, self.schedule, train, self.dataset.manifest.fingerprint, start, exclude_seen)
 
     @property
     def name(self) -> str:
@@ -78,7 +74,7 @@ class Run:
             pq.write_table(self.dataset.items(), folder / ITEMS_FILE, compression="zstd")
             (folder / RECORDS_FILE).write_text(json.dumps(snapshot.progress.records))
             config = dump(self.config.model_copy(update={"schedule": self.schedule}))
-            checkpoint.seal(folder, config, role=self.role, dataset=self.dataset.uri, best=snapshot.progress.best)
+            checkpoint.seal(folder, config, role=self.role, dataset=self.dataset.uri)
             sealed = folder / checkpoint.MANIFEST_FILE
             manifest = sealed.read_bytes()
             sealed.unlink()

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from ray_app.checkpoint import CheckpointError
-from ray_app.config import Config, StorageConfig
+from ray_app.config import Config, StorageConfig, apply_overrides
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
 from ray_app.data.sequences import Ragged
-from ray_app.errors import DataError
+from ray_app.errors import ConfigError, DataError
 from ray_app.storage import Storage
 from ray_app.tasks.ranking import evaluate, rank_batch
 
@@ -64,8 +64,15 @@ def test_a_damaged_checkpoint_is_named(
     small_dataset.storage.download_folder(small_models["scratch"], tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: its bytes differ"):
+    with pytest.raises(CheckpointError, match=rf"{tmp_path}/model\.safetensors: its bytes differ"):
         evaluate(small_dataset.storage, small_dataset, {"damaged": str(tmp_path)}, small_config)
+
+
+@pytest.mark.cluster
+def test_no_method_at_all_is_an_error(small_dataset: Dataset, small_config: Config):
+    config = apply_overrides(small_config, ["evaluate.baselines=[]"])
+    with pytest.raises(ConfigError, match=r"evaluate\.baselines: empty.*nothing to evaluate"):
+        evaluate(small_dataset.storage, small_dataset, {}, config)
 
 
 @pytest.mark.cluster
