@@ -35,17 +35,19 @@ class Example:
 def pick_examples(storage: Storage, dataset: Dataset, model_uri: str, config: Config, count: int = 5) -> list[Example]:
     """Users with a history and something to find, drawn at random with the seed of the configuration.
 
-    They come from the first part that has enough of them, and not from those that the model served well.
+    They come from the first parts, as many as have enough of them, and not from those that the model served well.
     """
-    rng = np.random.default_rng(config.train.seed)
     exclude_seen = config.evaluate.exclude_seen
+    tables: list[pa.Table] = []
     for uri in dataset.part_uris:
-        histories = Histories.from_tables([storage.read_table(uri, COLUMNS)])
-        users, known, targets = questions(histories, "test", exclude_seen)
-        asked = np.flatnonzero(known.lengths >= min(3, int(known.lengths.max(initial=0))))
-        if len(asked) >= count or uri == dataset.part_uris[-1]:
+        table = storage.read_table(uri, COLUMNS)
+        users, known, _ = questions(Histories.from_tables([table]), "test", exclude_seen)
+        tables.append(table.take(users[known.lengths >= min(3, int(known.lengths.max(initial=0)))]))
+        if sum(map(len, tables)) >= count:
             break
-    chosen = np.sort(rng.permutation(asked)[:count])
+    histories = Histories.from_tables(tables)
+    chosen = np.sort(np.random.default_rng(config.train.seed).permutation(len(histories))[:count])
+    users, known, targets = questions(histories, "test", exclude_seen)
     known, targets = known.take(chosen), targets.take(chosen)
     scores = load_scorer(storage, dataset, model_uri, config).scores(known)
     lists = top_k(scores, NUM_RECOMMENDED, known if exclude_seen else None)[0]

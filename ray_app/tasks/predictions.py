@@ -110,7 +110,8 @@ class Predictor:
     def _lists(self, histories: Histories) -> tuple[pa.Table, int]:
         """The lists of some users, in their order, and how many of them have no history."""
         settings = self._config.predict
-        columns: list[tuple[NDArray[Any], ...]] = []
+        nobody = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
+        columns: list[tuple[NDArray[Any], ...]] = [nobody]  # a part of a small log may be empty
         no_history = 0
         for users, known in rounds(histories, self._config):
             row, *rest = best_items(self._scorer, known, settings.k, settings.exclude_seen)

@@ -1,10 +1,13 @@
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from ray_app.config import Config
 from ray_app.data.dataset import Dataset
+from ray_app.data.sequences import Histories
 from ray_app.schema import items_schema
 from ray_app.tasks.examples import UNKNOWN_ITEM, item_names, pick_examples
+from ray_app.tasks.recommend import questions
 
 
 def test_items_are_called_by_their_title_or_what_else_is_known():
@@ -22,13 +25,17 @@ def test_items_are_called_by_their_title_or_what_else_is_known():
 def test_examples_are_users_with_something_to_find(
     small_dataset: Dataset, small_models: dict[str, str], small_config: Config, count: int
 ):
-    """More than there are gives those that there are."""
+    """More than there are gives those that there are, of all parts: it was those of the last part alone."""
     one, two = (
         pick_examples(small_dataset.storage, small_dataset, small_models["scratch"], small_config, count)
         for _ in range(2)
     )
     assert one == two
-    assert 0 < len(one) <= count
+    parts = [Histories.from_tables([small_dataset.storage.read_table(uri)]) for uri in small_dataset.part_uris]
+    lengths = [questions(part, "test", small_config.evaluate.exclude_seen)[1].lengths for part in parts]
+    assert all(of_part.max() >= 3 for of_part in lengths)
+    assert len(one) == min(count, sum(int(np.count_nonzero(of_part >= 3)) for of_part in lengths))
+    assert len({example.user for example in one}) == len(one)
     for example in one:
         assert example.bought_next
         assert 3 <= len(example.bought) <= 8

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -6,12 +7,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from ray_app.config import Config, PredictConfig
+from ray_app.config import Config, PredictConfig, StorageConfig
 from ray_app.data.dataset import Dataset
+from ray_app.data.prepare import prepare
 from ray_app.data.sequences import Histories, Ragged
 from ray_app.errors import DataError
 from ray_app.schema import predictions_schema
-from ray_app.storage import join
+from ray_app.storage import Storage, join
 from ray_app.tasks.predictions import best_items, predict, predictions_uri, rounds
 from ray_app.tasks.ranking import evaluate
 from ray_app.tasks.recommend import questions
@@ -134,3 +136,21 @@ def test_finished_predictions_are_found_and_never_mixed_with_others(predicted: P
     assert predictions_uri(dataset.storage, dataset, other, config) != uri
     with pytest.raises(DataError, match="another model"):
         predict(dataset.storage, dataset, other, config, uri)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("history", ["all", "before_test"])
+def test_a_log_of_fewer_users_than_parts(
+    small_models: dict[str, str], small_config: Config, tmp_path: Path, history: str
+):
+    """Parts without users ended in a traceback."""
+    rows = [f"u{user},{1000 + user + day},{day * 86_400}" for user in range(3) for day in range(0, 60, 6)]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    storage = Storage.from_config(StorageConfig(path=str(tmp_path)))
+    data = small_config.data.model_copy(update={"events": (str(tmp_path / "events.csv"),)})
+    dataset = prepare(storage, "few", data)
+    assert 0 in [part.users for part in dataset.manifest.parts]
+    config = with_predict(small_config, k=4, history=history)
+    manifest = predict(storage, dataset, small_models["scratch"], config, str(tmp_path / "lists"))
+    listed = ds.dataset(tmp_path / "lists", exclude_invalid_files=True).to_table()
+    assert (manifest["users"], manifest["rows"], len(listed)) == (3, 12, 12)
