@@ -3,15 +3,17 @@
 import json
 from pathlib import Path
 
+from ray.train import ControllerError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ray_app.checkpoint import MANIFEST_FILE
-from ray_app.config import Config, fingerprint
+from ray_app.checkpoint import MANIFEST_FILE, read_manifest
+from ray_app.config import Config, TrainConfig, fingerprint
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
-from ray_app.errors import DataError, UserError
+from ray_app.errors import DataError, TrainingError, UserError
 from ray_app.report import Evidence, examples_table, summary_table, write_report
+from ray_app.schedule import Schedule
 from ray_app.storage import Storage, join
 from ray_app.tasks.examples import pick_examples
 from ray_app.tasks.predictions import predict, predictions_uri
@@ -21,6 +23,7 @@ from ray_app.training.progress import watched
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Snapshot
 from ray_app.training.trainer import build_trainer
+from ray_app.uri import scheme
 
 METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"
 console = Console()
@@ -50,15 +53,15 @@ def source_dataset(config: Config, target: Dataset) -> Dataset:
     """The prepared source log, which may know nothing that lies past the target's cutoff.
 
     Raises:
-        DataError: the source's train part reaches beyond the target's.
+        DataError: the source's train or validation part reaches beyond the target's.
     """
     assert config.pretrain is not None
     with bars("prepare the source") as progress:
         source = prepare(target.storage, config.name, config.pretrain.data, progress)
-    mine, theirs = source.manifest.cutoffs.validation_start, target.manifest.cutoffs.validation_start
-    if theirs is not None and (mine is None or mine > theirs):
+    cutoffs = zip(source.manifest.cutoffs, target.manifest.cutoffs, strict=True)  # pairs of (name, time)
+    if any(theirs is not None and (mine is None or mine > theirs) for (_, mine), (_, theirs) in cutoffs):
         raise DataError(
-            "pretraining would see events past the target's cutoff: give pretrain.data.split the kind, "
+            "pretraining would see events past the target's cutoffs: give pretrain.data.split the kind, "
             "validation_start and test_start of data.split, or earlier ones"
         )
     return source
@@ -73,9 +76,16 @@ def pretrain_run(config: Config, target: Dataset) -> Run:
 def finetune_run(config: Config, target: Dataset) -> Run:
     """Fine-tune from `model.start_from`, else from the pretrained model; without either, train from scratch."""
     start = config.model.start_from
+    if start is not None and scheme(start) == "file":
+        start = target.storage.filesystem(start)[1]  # absolute: workers have a working directory of their own
     if start is None and config.pretrain is not None:
         start = train(pretrain_run(config, target))
-    return Run("finetune", config, config.schedule, target, start) if start else scratch_run(config, target)
+    if start is not None:
+        return Run("finetune", config, config.schedule, target, start)
+    if config.schedule != Schedule():
+        note = "note: without pretrain and model.start_from, evaluate.scratch_schedule is used, and not schedule"
+        console.print(note, highlight=False, soft_wrap=True)
+    return scratch_run(config, target)
 
 
 def scratch_run(config: Config, target: Dataset) -> Run:
@@ -84,19 +94,36 @@ def scratch_run(config: Config, target: Dataset) -> Run:
 
 
 def train(run: Run) -> str:
-    """Fit the run unless its result exists; the URI of the published checkpoint."""
+    """Fit the run unless its result exists; the URI of the published checkpoint.
+
+    Raises:
+        TrainingError: training cannot go on, or the cluster has no room for its workers.
+    """
     if run.is_published():
         say(run.role, "found", run.uri)
         return run.uri
     board_uri = join(run.storage.root(run.config.name), "tensorboard", run.name)
     with watched(run.role, run.schedule, METRIC, console, run.storage, board_uri) as board:
-        result = build_trainer(run, board).fit()
+        try:
+            result = build_trainer(run, board).fit()
+        except ControllerError as error:
+            if type(error.controller_failure).__name__ != "WorkerGroupStartupTimeoutError":  # which Ray keeps private
+                raise
+            raise TrainingError(_no_room(run.config.train)) from error
     if isinstance(result.return_value, UserError):
         raise result.return_value
     with result.checkpoint.as_directory() as folder:
         run.publish(Snapshot.load(Path(folder)))
     say(run.role, "wrote", run.uri)
     return run.uri
+
+
+def _no_room(train: TrainConfig) -> str:
+    gpu = " and a GPU" if train.use_gpu else ""
+    return (
+        f"the cluster has no room for {train.num_workers} workers with {train.cpus_per_worker} CPUs{gpu} each, and "
+        "got none in time: lower train.num_workers or train.cpus_per_worker, or add nodes"
+    )
 
 
 def compared_runs(config: Config, target: Dataset) -> dict[str, Run]:
@@ -141,7 +168,7 @@ def show_examples(config: Config, target: Dataset, model_uri: str) -> None:
 
 def _evidence(config: Config, target: Dataset, runs: dict[str, Run], metrics: dict[str, object]) -> Evidence:
     main = next(iter(runs.values()))
-    manifest = json.loads(target.storage.read_bytes(join(main.uri, MANIFEST_FILE)))
+    manifest = read_manifest(target.storage, main.uri)
     return Evidence(
         config=config,
         data=target.manifest,

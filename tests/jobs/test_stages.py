@@ -1,0 +1,87 @@
+"""The stages: what they refuse and say, and a run that begins with a checkpoint named by a relative path."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import stages
+
+from ray_app.checkpoint import CheckpointError
+from ray_app.config import Config, apply_overrides, parse_config
+from ray_app.errors import DataError, TrainingError
+
+pytestmark = pytest.mark.cluster
+
+DAY_S = 86_400
+Make = Callable[..., Config]
+
+
+@pytest.fixture
+def make(ray_cluster: None, tmp_path: Path) -> Make:
+    """A small log of 50 days, and the configuration of a short training on it."""
+    rows = [f"{user},{(user + n) % 7},{(10 * n + user % 10) * DAY_S}" for user in range(40) for n in range(5)]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    data = {"events": str(tmp_path / "events.csv"), "timestamp_unit": "s"}
+    split = {"validation_start": "1970-02-01", "test_start": "1970-02-10"}
+    phases = {"phases": [{"name": "short", "epochs": 1}]}
+    config = parse_config(
+        {
+            "storage": {"path": str(tmp_path / "runs")},
+            "data": {**data, "split": split},
+            "model": {"dim": 8, "feedforward_dim": 8, "max_history_len": 5, "num_negatives": 4},
+            "evaluate": {"exclude_seen": False, "scratch_schedule": phases},
+        }
+    )
+    return lambda *overrides: apply_overrides(config, overrides)
+
+
+def test_a_checkpoint_may_be_named_by_a_relative_path(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Workers, which have a working directory of their own, did not find it."""
+    target = stages.target_dataset(make())
+    source = stages.train(stages.finetune_run(make(), target))
+    monkeypatch.chdir(tmp_path)
+    relative = str(Path(source).relative_to(tmp_path))
+    run = stages.finetune_run(make(f"model.start_from={relative}", "schedule.phases=[{name: a, epochs: 1}]"), target)
+    assert Path(stages.train(run)).is_dir()
+    assert run.records()[0]["phase"] == "start"
+    scratch = stages.scratch_run(make(f"model.start_from={relative}"), target)
+    assert scratch.uri == source, "a run from scratch was repeated for each checkpoint that it is compared with"
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        stages.train(stages.finetune_run(make(f"model.start_from={target.uri}"), target))
+
+
+def test_a_cluster_without_room_is_told_in_a_sentence(make: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
+    config = make("train.num_workers=50")
+    with pytest.raises(TrainingError, match=r"no room for 50 workers with 1 CPUs each.*train\.num_workers"):
+        stages.train(stages.finetune_run(config, stages.target_dataset(config)))
+
+
+def test_a_schedule_that_is_not_used_is_told(make: Make, capsys: pytest.CaptureFixture[str]):
+    target = stages.target_dataset(make())
+    stages.finetune_run(make(), target)
+    assert "note:" not in capsys.readouterr().out
+    assert stages.finetune_run(make("schedule.clip_norm=2"), target).role == "scratch"
+    assert "note: without pretrain and model.start_from, evaluate.scratch_schedule is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("split", "is_refused"),
+    [
+        ("{validation_start: 1970-02-01, test_start: 1970-02-10}", False),
+        ("{validation_start: 1970-01-30, test_start: 1970-02-09}", False),
+        ("{validation_start: 1970-02-02, test_start: 1970-02-10}", True),
+        ("{validation_start: 1970-02-01, test_start: 1970-02-11}", True),
+        ("{kind: leave_one_out}", True),
+    ],
+)
+def test_pretraining_sees_nothing_past_the_cutoffs_of_the_target(make: Make, split: str, is_refused: bool):
+    """Its validation part, which chooses the epoch, could reach into the target's test part."""
+    events = make().data.events[0]
+    config = make(f"pretrain={{data: {{events: {events}, timestamp_unit: s, split: {split}}}}}")
+    target = stages.target_dataset(config)
+    if is_refused:
+        with pytest.raises(DataError, match="past the target's cutoffs"):
+            stages.source_dataset(config, target)
+    else:
+        assert stages.source_dataset(config, target).manifest.counts.train_events
