@@ -19,6 +19,7 @@ from rich.console import Console
 from s3_server import running
 
 from ray_app.config import StorageConfig
+from ray_app.errors import UserError
 from ray_app.storage import Storage, join
 
 ROOT = Path(__file__).parents[1]
@@ -72,4 +73,8 @@ def write_logs(storage: Storage, raw: str, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -2,7 +2,7 @@
 
     python jobs/predict.py --config jobs/configs/demo.yaml predict.k=20 predict.history=all [key=value ...]
 
-`predict.history=before_test` gives exactly the lists that evaluation scored.
+`predict.history=before_test` gives exactly the lists that evaluation scored. Trains what is missing first.
 """
 
 from door import run

