@@ -58,7 +58,7 @@ def predict(
     path = join(out_uri, MANIFEST)
     if storage.exists(path):
         found: dict[str, Any] = json.loads(storage.read_bytes(path))
-        if found["inputs"] != inputs:
+        if found.get("inputs") != inputs:
             raise DataError(f"{out_uri}: holds predictions of another model, dataset or setting; name another folder")
         return found
     load_scorer(storage, dataset, model_uri, config)  # a fault becomes a sentence here, and a dead actor there

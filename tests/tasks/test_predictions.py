@@ -136,6 +136,8 @@ def test_finished_predictions_are_found_and_never_mixed_with_others(predicted: P
     assert predictions_uri(dataset.storage, dataset, other, config) != uri
     with pytest.raises(DataError, match="another model"):
         predict(dataset.storage, dataset, other, config, uri)
+    with pytest.raises(DataError, match="name another folder"):
+        predict(dataset.storage, dataset, model, config, dataset.uri)
 
 
 @pytest.mark.cluster
