@@ -27,6 +27,11 @@ def reasons(reports: Sequence[ChunkReport | BucketReport]) -> Counter[str]:
     return sum((Counter(report.reasons) for report in reports), Counter[str]())
 
 
+def day_first(chunks: Sequence[ChunkReport]) -> bool:
+    """Whether dates like 1/12/2010 put the day first."""
+    return is_day_first(places for report in chunks for places in report.day_places)
+
+
 def last_time(chunks: Sequence[ChunkReport]) -> int:
     """Time of the last purchase (or other event that is no return).
 
@@ -161,7 +166,7 @@ def notes(
     ]
     broken = sorted({number for report in chunks for number in report.unreadable})
     said += [f"{sources[number].entry.uri}: breaks off; rows after the break are not counted." for number in broken]
-    if is_day_first(source.date_parts for source in sources):
+    if day_first(chunks):
         said.append("Dates were read with the day first: 1/12/2010 is in December.")
     if capped := sum(report.capped_users for report in settled):
         said.append(f"{capped:,} users have more events than data.max_user_events in a part; the oldest were left out.")

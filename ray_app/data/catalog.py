@@ -13,7 +13,7 @@ from ray_app.data.ids import are_integers, as_ids
 from ray_app.data.numbers import as_numbers
 from ray_app.data.quarantine import Reason, refuse_rows
 from ray_app.data.sources import Source, cut
-from ray_app.data.times import as_times
+from ray_app.data.times import as_times, is_day_first
 from ray_app.schema import QUARANTINE_SCHEMA, Col, items_schema
 from ray_app.storage import Storage
 
@@ -42,10 +42,10 @@ def read_catalog(storage: Storage, sources: Sequence[Source], data: DataConfig) 
     """Read all files; of several rows with one item id the last wins, and the others are duplicates."""
     names = {ours: theirs for ours, theirs in data.item_columns.model_dump().items() if ours != Col.IMAGE}
     tables, refused, integers = [_located(CATALOG_SCHEMA.empty_table(), 0, np.zeros(0, np.int64))], [], []
-    unread = 0
+    unread, day_first = 0, is_day_first(source.day_places for source in sources)
     for piece in (piece for chunk in cut(sources, _ROWS_PER_CHUNK) for piece in chunk):
         for raw in read_piece(storage, piece, list(dict.fromkeys(names.values())), [names[Col.ITEM]]):
-            table, whole, odd = _parse(raw, piece, names)
+            table, whole, odd = _parse(raw, piece, names, day_first)
             missing = table[Col.ITEM].is_null()
             refused += [_refuse(table.filter(missing), sources, Reason.MISSING_ITEM)]
             refused += [raw.refused] if raw.refused else []
@@ -60,12 +60,12 @@ def read_catalog(storage: Storage, sources: Sequence[Source], data: DataConfig) 
     return Catalog(kept, pa.concat_tables([QUARANTINE_SCHEMA.empty_table(), *refused]), rows_in, all(integers), unread)
 
 
-def _parse(raw: RawBatch, piece: Piece, names: dict[str, str]) -> tuple[pa.Table, bool | None, int]:
+def _parse(raw: RawBatch, piece: Piece, names: dict[str, str], day_first: bool) -> tuple[pa.Table, bool | None, int]:
     """The rows with our columns; whether their ids are integers; how many prices and dates were not understood."""
     columns = {ours: raw.column(theirs) for ours, theirs in names.items()}
     ids = as_ids(columns[Col.ITEM], piece.format == "csv")
     price, bad_price = as_numbers(columns[Col.PRICE])
-    since = as_times(columns[Col.AVAILABLE_FROM])
+    since = as_times(columns[Col.AVAILABLE_FROM], day_first=day_first)
     texts = [_as_text(columns[name]) for name in (Col.TITLE, Col.DESCRIPTION, Col.BRAND, Col.CATEGORY)]
     prices, dates = pa.array(price, from_pandas=True), pa.array(since.us, mask=since.missing | since.bad)
     table = pa.table([ids.text, *texts, prices, dates], schema=CATALOG_SCHEMA)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ray_app.data.quarantine import Reason, refuse
-from ray_app.data.text_files import Rows, parse_csv, parse_json, split_header, text_blocks
+from ray_app.data.text_files import Rows, decode, parse_csv, parse_json, split_header, text_blocks
 from ray_app.storage import Storage
 
 Format = Literal["parquet", "csv", "jsonl"]
@@ -121,7 +121,7 @@ def _read_parquet(storage: Storage, piece: Piece, columns: Sequence[str]) -> Ite
         groups = list(range(*piece.row_groups))
         try:
             for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted, use_threads=False):
-                yield RawBatch(pa.Table.from_batches([batch]), np.arange(row, row + len(batch)))
+                yield _checked(piece.uri, batch, row)
                 row += len(batch)
         except (pa.ArrowException, OSError):
             for group in groups:
@@ -132,6 +132,14 @@ def _read_parquet(storage: Storage, piece: Piece, columns: Sequence[str]) -> Ite
                 group_start = group_end
 
 
+def _checked(uri: str, batch: pa.RecordBatch, first_row: int) -> RawBatch:
+    """Rows of a parquet file whose text is text: other programs also write what is not UTF-8."""
+    table, not_text = decode(pa.Table.from_batches([batch]))
+    rows = np.arange(first_row, first_row + len(batch))
+    refused = refuse(uri, rows[not_text], Reason.BAD_LINE, ["not UTF-8"] * len(not_text)) if not_text else None
+    return RawBatch(table, np.delete(rows, not_text), refused)
+
+
 def _read_group(
     file: pq.ParquetFile, uri: str, group: int, wanted: list[str], rows: range, done: int
 ) -> Iterator[RawBatch]:
@@ -140,7 +148,7 @@ def _read_group(
     try:
         for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted, use_threads=False):
             skip = min(max(done - row, 0), len(batch))
-            yield RawBatch(pa.Table.from_batches([batch.slice(skip)]), np.arange(row + skip, row + len(batch)))
+            yield _checked(uri, batch.slice(skip), row + skip)
             row += len(batch)
     except (pa.ArrowException, OSError) as error:
         lost = np.arange(max(row, done), rows.stop)

@@ -69,6 +69,8 @@ class ParsedBatch:
     refused: pa.Table
     integers: tuple[bool, bool] | None
     """Whether all user ids and all item ids of the events are integers; None if there are no events."""
+    day_places: tuple[int, int]
+    """`times.day_places` of the timestamps."""
 
 
 def parse_events(raw: RawBatch, piece: Piece, rules: LogRules) -> ParsedBatch:
@@ -118,7 +120,8 @@ def parse_events(raw: RawBatch, piece: Piece, rules: LogRules) -> ParsedBatch:
     )
     events = events.filter(kept).cast(EVENTS_SCHEMA)
     integers = (_integers(events[Col.USER], users.integers), _integers(events[Col.ITEM], items.integers))
-    return ParsedBatch(events, _refused(raw, piece.uri, reason), integers if events.num_rows else None)
+    refused = _refused(raw, piece.uri, reason)
+    return ParsedBatch(events, refused, integers if events.num_rows else None, times.day_places)
 
 
 def _weights(kinds: pa.Array, known: dict[str, float] | None) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from ray_app.data.dataset import ITEMS, Part
 from ray_app.data.files import Piece, read_piece
-from ray_app.data.logs import EVENTS_SCHEMA, LogRules, parse_events
+from ray_app.data.logs import EVENTS_SCHEMA, LogRules, ParsedBatch, parse_events
 from ray_app.data.quarantine import tally
 from ray_app.data.staging import StagedFile, gather, stage
 from ray_app.data.users import UserRules, settle
@@ -25,6 +25,8 @@ ROWS_PER_CHUNK = 1 << 18
 """Rows that a task holds in memory at a time, in every pass."""
 STAGING = "staging"
 QUARANTINE = "quarantine"
+READ = "part-read-"
+"""How files in quarantine begin that the first pass wrote."""
 
 
 class Chunk(BaseModel):
@@ -41,11 +43,12 @@ class ChunkReport(BaseModel):
     """Rows by source."""
     staged: list[StagedFile] = []
     reasons: dict[str, int] = {}
-    kept: int = 0
     last: int | None = None
     """Time of the last purchase."""
     integers: dict[int, tuple[bool, bool]] = {}
     """By source: whether user ids and item ids are integers."""
+    day_places: list[tuple[int, int]] = []
+    """`times.day_places` of each batch."""
     unreadable: list[int] = []
     """Sources that could not be read to their end."""
 
@@ -88,12 +91,12 @@ class ReadPass:
         report = ChunkReport()
         events, refused, held = [EVENTS_SCHEMA.empty_table()], [QUARANTINE_SCHEMA.empty_table()], 0
         names = self.rules.names
-        wanted, ids = list(dict.fromkeys(names.values())), [names[Col.USER], names[Col.ITEM]]
+        wanted, ids = list(dict.fromkeys(names.values())), [names[Col.USER], names[Col.ITEM], names[Col.ORDER]]
         for piece in chunk.pieces:
             report.rows.setdefault(piece.source, 0)
             for raw in read_piece(self.storage, piece, wanted, ids):
                 parsed = parse_events(raw, piece, self.rules)
-                self._note(report, piece, parsed.events, parsed.refused, parsed.integers)
+                self._note(report, piece, parsed)
                 events.append(parsed.events)
                 refused.append(parsed.refused)
                 held += parsed.events.num_rows + parsed.refused.num_rows
@@ -103,13 +106,12 @@ class ReadPass:
         self._flush(chunk, report, events, refused)
         return report
 
-    def _note(
-        self, report: ChunkReport, piece: Piece, events: pa.Table, refused: pa.Table, integers: tuple[bool, bool] | None
-    ) -> None:
+    def _note(self, report: ChunkReport, piece: Piece, parsed: ParsedBatch) -> None:
+        events, refused, integers = parsed.events, parsed.refused, parsed.integers
         counts = tally(refused)
         report.reasons = dict(Counter(report.reasons) + counts)
         report.rows[piece.source] += events.num_rows + counts.total()
-        report.kept += events.num_rows
+        report.day_places.append(parsed.day_places)
         if refused[Col.ROW].null_count:
             report.unreadable.append(piece.source)
         if integers is not None:
@@ -127,7 +129,7 @@ class ReadPass:
         if rows.num_rows or bad.num_rows:
             report.staged.append(stage(self.storage, join(self.uri, STAGING, f"events-{name}"), rows, self.num_buckets))
         if bad.num_rows:
-            self.storage.write_table(join(self.uri, QUARANTINE, f"part-read-{name}"), bad)
+            self.storage.write_table(join(self.uri, QUARANTINE, f"{READ}{name}"), bad)
         del events[1:], refused[1:]
 
 

@@ -114,12 +114,19 @@ class _Preparation:
         chunks = [Chunk(number=k, pieces=pieces) for k, pieces in enumerate(cut(self.sources, passes.ROWS_PER_CHUNK))]
         rows = sum(piece.num_rows for chunk in chunks for piece in chunk.pieces)
         num_buckets = max(MIN_PARTS, -(-rows // passes.ROWS_PER_CHUNK))
-        rules = LogRules.of(self.data, is_day_first(source.date_parts for source in self.sources))
-        task = passes.ReadPass(self.storage, self.uri, rules, num_buckets)
         self._quarantine("part-files.parquet", _unreadable(self.sources))
-        reports = run_pass(task, chunks, (Chunk, ChunkReport), "reading", self.progress)
+        day_first = is_day_first(source.day_places for source in self.sources)
+        reports = self._read(chunks, num_buckets, day_first)
+        if accounts.day_first(reports) != day_first:  # what the look into the files could not tell
+            for file in self.storage.list_files(join(self.uri, passes.QUARANTINE, f"{passes.READ}*")):
+                self.storage.delete_tree(file.uri)
+            reports = self._read(chunks, num_buckets, not day_first)
         self._check_log(reports, [])
         return reports, _buckets(reports, num_buckets)
+
+    def _read(self, chunks: list[Chunk], num_buckets: int, day_first: bool) -> list[ChunkReport]:
+        task = passes.ReadPass(self.storage, self.uri, LogRules.of(self.data, day_first), num_buckets)
+        return run_pass(task, chunks, (Chunk, ChunkReport), "reading", self.progress)
 
     def settle(
         self, buckets: list[BucketWork], split: Split, types: IdTypes, read: list[ChunkReport]

@@ -1,5 +1,6 @@
 """The raw files of a log: found, looked into, and cut into chunks of work."""
 
+import csv
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from pydantic import BaseModel
 
 from ray_app.data.files import Format, Piece, format_of, open_parquet, open_text
 from ray_app.data.text_files import parse_csv, parse_json, split_header, text_blocks
-from ray_app.data.times import largest_parts
+from ray_app.data.times import day_places
 from ray_app.errors import DataError
 from ray_app.storage import FileEntry, Storage
 
@@ -27,8 +28,8 @@ class Source(NamedTuple):
     columns: tuple[str, ...] = ()
     row_groups: tuple[int, ...] = ()
     """Rows of each row group of a parquet file."""
-    date_parts: tuple[int, int] = (0, 0)
-    """`times.largest_parts` of some values of the timestamp column."""
+    day_places: tuple[int, int] = (0, 0)
+    """`times.day_places` of some values of the timestamp column."""
     problem: str | None = None
     """Why the file cannot be read, if it cannot."""
 
@@ -104,28 +105,34 @@ def _format(uri: str, kind: str) -> Format | None:
 
 def _look(storage: Storage, entry: FileEntry, form: Format, timestamp: str) -> Source:
     try:
-        if form == "parquet":
-            with open_parquet(storage, entry.uri) as file:
-                footer, names = file.metadata, file.schema_arrow.names
-                if len(set(names)) < len(names):
-                    return Source(entry, form, problem="two of its columns have one name")
-                groups = tuple(footer.row_group(k).num_rows for k in range(footer.num_row_groups))
-                return Source(entry, form, tuple(names), groups)
-        with open_text(storage, entry.uri) as stream:
-            block = next(text_blocks(stream, quotes=form == "csv", size=_LOOK_BYTES), b"")
-    except (pa.ArrowException, OSError) as error:
+        return (_look_at_parquet if form == "parquet" else _look_at_text)(storage, entry, form, timestamp)
+    except (pa.ArrowException, OSError, csv.Error) as error:
         return Source(entry, form, problem=str(error))
+
+
+def _look_at_parquet(storage: Storage, entry: FileEntry, form: Format, timestamp: str) -> Source:
+    with open_parquet(storage, entry.uri) as file:
+        footer, names = file.metadata, file.schema_arrow.names
+        if len(set(names)) < len(names):
+            return Source(entry, form, problem="two of its columns have one name")
+        groups = tuple(footer.row_group(k).num_rows for k in range(footer.num_row_groups))
+        return Source(entry, form, tuple(names), groups)
+
+
+def _look_at_text(storage: Storage, entry: FileEntry, form: Format, timestamp: str) -> Source:
+    with open_text(storage, entry.uri) as stream:
+        block = next(text_blocks(stream, quotes=form == "csv", size=_LOOK_BYTES), b"")
     if not block.strip():
         return Source(entry, form, problem="the file is empty")
     if form == "jsonl":
         names = tuple(parse_json(block, None, ()).table.column_names)
-        return Source(entry, form, names, date_parts=_date_parts(parse_json(block, [timestamp], [timestamp]).table))
+        return Source(entry, form, names, day_places=_day_places(parse_json(block, [timestamp], [timestamp]).table))
     header, body = split_header(block)
-    return Source(entry, form, header.names, date_parts=_date_parts(parse_csv(body, header, [timestamp]).table))
+    return Source(entry, form, header.names, day_places=_day_places(parse_csv(body, header, [timestamp]).table))
 
 
-def _date_parts(table: pa.Table) -> tuple[int, int]:
-    return largest_parts(pa.concat_arrays(table.column(0).chunks)) if table.num_columns and table.num_rows else (0, 0)
+def _day_places(table: pa.Table) -> tuple[int, int]:
+    return day_places(pa.concat_arrays(table.column(0).chunks)) if table.num_columns and table.num_rows else (0, 0)
 
 
 def _pieces(number: int, source: Source, rows_per_chunk: int) -> Iterator[Piece]:

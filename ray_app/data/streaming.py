@@ -31,6 +31,8 @@ def run_pass(
     Raises:
         UserError: what `function` raised, as it was raised.
     """
+    if not work:
+        return []
     bar = progress.add_task(label, total=len(work)) if progress else None
     cpus = int(ray.cluster_resources().get("CPU", 1))
     tasks = min(len(work), max(1, cpus * _TASKS_PER_CPU, len(work) // _WORK_PER_TASK))  # no CPU yet, if they scale up

@@ -6,11 +6,13 @@ costs one line.
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 from numpy.typing import NDArray
@@ -21,6 +23,14 @@ _LONGEST_RECORD = 200
 """Lines that one quoted CSV record may span."""
 _NULLS = ["", "NULL", "null", "NaN", "nan", "None", "N/A", "\\N"]
 _EXACT_FLOAT = 2.0**53
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NOT_TEXT = "\uffff"
+"""No character, by its definition."""
+_BYTES = {
+    pa.string(): pa.binary(), pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary(), pa.binary_view(): pa.binary(),
+}  # fmt: skip
+_TEXT = {pa.binary(): pa.string(), pa.large_binary(): pa.large_string()}
 
 
 class Header(NamedTuple):
@@ -62,8 +72,12 @@ def text_blocks(stream: pa.NativeFile, quotes: bool, size: int = BLOCK_BYTES) ->
 
 
 def split_header(block: bytes) -> tuple[Header, bytes]:
-    """The header of a CSV file, its delimiter (the most frequent of comma, tab, semicolon, bar), and what follows."""
-    line, _, rest = block.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
+    """The header of a CSV file, its delimiter (the most frequent of comma, tab, semicolon, bar), and what follows.
+
+    Raises:
+        csv.Error: the first line that is not empty is no header.
+    """
+    line, _, rest = block.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").partition(b"\n")
     text = line.decode("utf-8", errors="replace").strip("\r")
     delimiter = max(",\t;|", key=text.count)
     names: list[str] = []
@@ -74,11 +88,11 @@ def split_header(block: bytes) -> tuple[Header, bytes]:
 
 def parse_csv(block: bytes, header: Header, columns: Sequence[str]) -> Rows:
     """The wanted columns as text, null where the field is empty or one of the usual words for nothing."""
-    block, kept, bad = _without_broken_quotes(block, header)
+    block, kept, bad = _without_broken_quotes(_marked(block), header)
     refused: list[tuple[int, str]] = []
 
     def refuse(row: pa.csv.InvalidRow) -> str:
-        refused.append((row.number - 1, row.text))
+        refused.append((row.number - 1, row.text.replace(_NOT_TEXT, "\N{REPLACEMENT CHARACTER}")))
         return "skip"
 
     wanted = [name for name in columns if name in header.names]
@@ -88,7 +102,7 @@ def parse_csv(block: bytes, header: Header, columns: Sequence[str]) -> Rows:
         pa.csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=True, invalid_row_handler=refuse),
         pa.csv.ConvertOptions(
             include_columns=wanted,
-            column_types=dict.fromkeys(wanted, pa.binary()),
+            column_types=dict.fromkeys(wanted, pa.string()),
             null_values=_NULLS,
             strings_can_be_null=True,
         ),
@@ -96,9 +110,24 @@ def parse_csv(block: bytes, header: Header, columns: Sequence[str]) -> Rows:
     numbers = np.arange(table.num_rows + len(refused)) if kept is None else kept
     bad.update((int(numbers[position]), text) for position, text in refused)
     numbers = np.delete(numbers, [position for position, _ in refused])
-    table, not_text = _decode(table)
-    bad.update((int(numbers[k]), "not UTF-8") for k in not_text)
-    return Rows(table, np.delete(numbers, not_text), bad)
+    marked = [np.asarray(pc.match_substring(table[name], _NOT_TEXT).fill_null(False)) for name in wanted]
+    not_text = np.logical_or.reduce(marked) if marked else np.zeros(table.num_rows, bool)
+    bad.update((number, "not UTF-8") for number in numbers[not_text].tolist())
+    return Rows(table.filter(pa.array(~not_text)), numbers[~not_text], bad)
+
+
+def decode(table: pa.Table) -> tuple[pa.Table, list[int]]:
+    """Bytes and unchecked text as text; rows that are not UTF-8 are left out and their positions returned."""
+    table = table.cast(pa.schema([field.with_type(_BYTES.get(field.type, field.type)) for field in table.schema]))
+    schema = pa.schema([field.with_type(_TEXT.get(field.type, field.type)) for field in table.schema])
+    try:
+        return table.cast(schema), []
+    except pa.ArrowInvalid:
+        columns = [column.to_pylist() for column in table.columns if column.type in _TEXT]
+    wrong = {k for column in columns for k, value in enumerate(column) if not _is_text(value)}
+    keep = np.ones(table.num_rows, bool)
+    keep[list(wrong)] = False
+    return table.filter(pa.array(keep)).cast(schema), sorted(wrong)
 
 
 def parse_json(block: bytes, columns: Sequence[str] | None, ids: Sequence[str]) -> Rows:
@@ -115,6 +144,15 @@ def parse_json(block: bytes, columns: Sequence[str] | None, ids: Sequence[str]) 
     if columns is not None:
         table = table.select([name for name in columns if name in table.column_names])
     return Rows(table, np.arange(table.num_rows), {})
+
+
+def _marked(block: bytes) -> bytes:
+    """The block with `_NOT_TEXT` for bytes that are not UTF-8, which pyarrow cannot hand to `invalid_row_handler`."""
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return _SURROGATE.sub(_NOT_TEXT, block.decode(errors="surrogateescape")).encode()
+    return block
 
 
 def _even_cut(block: bytes, cut: int) -> int:
@@ -163,18 +201,6 @@ def _is_record(record: bytes, header: Header) -> bool:
     return len(rows) == 1 and len(rows[0]) == len(header.names)
 
 
-def _decode(table: pa.Table) -> tuple[pa.Table, list[int]]:
-    """Bytes as text; rows with bytes that are not UTF-8 are left out and their positions returned."""
-    schema = pa.schema([(name, pa.string()) for name in table.column_names])
-    try:
-        return table.cast(schema), []
-    except pa.ArrowInvalid:
-        wrong = {k for column in table.columns for k, value in enumerate(column.to_pylist()) if not _is_text(value)}
-    keep = np.ones(table.num_rows, bool)
-    keep[list(wrong)] = False
-    return table.filter(pa.array(keep)).cast(schema), sorted(wrong)
-
-
 def _is_text(value: bytes | None) -> bool:
     try:
         return value is None or value.decode() is not None
@@ -184,7 +210,7 @@ def _is_text(value: bytes | None) -> bool:
 
 def _changed_by_inference(column: pa.ChunkedArray) -> bool:
     if pa.types.is_floating(column.type):
-        largest = pa.compute.max(pa.compute.abs(column)).as_py()
+        largest = pc.max(pc.abs(column)).as_py()
         return largest is not None and largest >= _EXACT_FLOAT
     return bool(pa.types.is_temporal(column.type))
 
@@ -205,7 +231,7 @@ def _json_lines(block: bytes, columns: Sequence[str] | None) -> Rows:
             bad[number] = line.decode(errors="replace")
     present = dict.fromkeys(name for value in values for name in value)
     wanted = [name for name in (present if columns is None else columns) if name in present]
-    table = pa.table({name: _json_column([value.get(name) for value in values]) for name in wanted})
+    table = pa.table({_encodable(name): _json_column([value.get(name) for value in values]) for name in wanted})
     return Rows(table, np.array(numbers, np.int64), bad)
 
 
@@ -218,4 +244,9 @@ def _json_column(values: list[Any]) -> pa.Array:
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
         pass
     texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
-    return pa.array([None if text is None else text.encode(errors="replace").decode() for text in texts], pa.string())
+    return pa.array([None if text is None else _encodable(text) for text in texts], pa.string())
+
+
+def _encodable(text: str) -> str:
+    """Without the lone surrogates that JSON can write."""
+    return text.encode(errors="replace").decode()

@@ -42,6 +42,8 @@ class Times(NamedTuple):
     us: IntArray
     missing: Mask
     bad: Mask
+    day_places: tuple[int, int] = (0, 0)
+    """`day_places` of the distinct values."""
 
 
 def as_times(column: pa.Array, unit: Unit = "auto", day_first: bool = False) -> Times:
@@ -72,22 +74,17 @@ def as_times(column: pa.Array, unit: Unit = "auto", day_first: bool = False) -> 
     return Times(np.where(missing | bad, 0, us), missing, bad)
 
 
-def largest_parts(sample: pa.Array) -> tuple[int, int]:
-    """The largest first and second number in dates like 1/12/2010; zeros where there are no such dates."""
+def day_places(sample: pa.Array) -> tuple[int, int]:
+    """Of dates like 1/12/2010, how many must have the day first, and how many second (it is above 12 there)."""
     if not (pa.types.is_string(sample.type) or pa.types.is_large_string(sample.type)):
         return 0, 0
-    parts = pc.extract_regex(pc.utf8_trim_whitespace(sample), _NUMERIC)
-    first, second = (int(_integers(parts.field(name)).max(initial=0)) for name in ("a", "b"))
-    return first, second
+    return _places(pc.extract_regex(pc.utf8_trim_whitespace(sample), _NUMERIC))
 
 
-def is_day_first(parts: Iterable[tuple[int, int]]) -> bool:
-    """Whether dates like 1/12/2010 put the day first, from the `largest_parts` of several samples.
-
-    They do if a first number is larger than 12 and no second number is; the month comes first otherwise.
-    """
-    largest = np.array([(0, 0), *parts]).max(axis=0)
-    return bool(largest[0] > 12 >= largest[1])
+def is_day_first(places: Iterable[tuple[int, int]]) -> bool:
+    """Whether most dates like 1/12/2010 put the day first, from the `day_places` of several samples."""
+    first, second = np.array([(0, 0), *places]).sum(axis=0)
+    return bool(first > second)
 
 
 def _from_arrow(column: pa.Array) -> tuple[IntArray, Mask]:
@@ -166,9 +163,10 @@ def _from_text(text: pa.Array, unit: Unit, day_first: bool) -> Times:
     if plain.any():
         us[plain], bad[plain] = _from_plain(distinct.filter(pa.array(plain[:-1])), unit)
     written = ~plain & ~empty & (unit != "order")
+    places = (0, 0)
     if written.any():
-        us[written], bad[written] = _from_written(distinct.filter(pa.array(written[:-1])), day_first)
-    return Times(np.where(bad, 0, us)[codes], empty[codes], bad[codes])
+        us[written], bad[written], places = _from_written(distinct.filter(pa.array(written[:-1])), day_first)
+    return Times(np.where(bad, 0, us)[codes], empty[codes], bad[codes], places)
 
 
 def _from_plain(text: pa.Array, unit: Unit) -> tuple[IntArray, Mask]:
@@ -178,12 +176,13 @@ def _from_plain(text: pa.Array, unit: Unit) -> tuple[IntArray, Mask]:
         return _from_floats(text.cast(pa.float64()).to_numpy(zero_copy_only=False), unit)
 
 
-def _from_written(text: pa.Array, day_first: bool) -> tuple[IntArray, Mask]:
+def _from_written(text: pa.Array, day_first: bool) -> tuple[IntArray, Mask, tuple[int, int]]:
     for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):  # the fast way, when all are plain ISO
         try:
-            return _from_arrow(text.cast(kind))
+            return *_from_arrow(text.cast(kind)), (0, 0)
         except pa.ArrowInvalid:
             continue
+    places = (0, 0)
     us = np.zeros(len(text), np.int64)
     bad = np.ones(len(text), bool)
     for pattern in (_ISO, _DOTTED, _NUMERIC, _DAY_NAMED, _NAMED_DAY):
@@ -191,7 +190,12 @@ def _from_written(text: pa.Array, day_first: bool) -> tuple[IntArray, Mask]:
         found = bad & np.asarray(parts.is_valid())
         if found.any():
             us[found], bad[found] = _from_parts(parts.filter(pa.array(found)), day_first)
-    return us, bad
+            places = _places(parts) if pattern == _NUMERIC else places
+    return us, bad, places
+
+
+def _places(parts: pa.StructArray) -> tuple[int, int]:
+    return int((_number(parts, "a") > 12).sum()), int((_number(parts, "b") > 12).sum())
 
 
 def _from_parts(parts: pa.StructArray, day_first: bool) -> tuple[IntArray, Mask]:

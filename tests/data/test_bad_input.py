@@ -108,6 +108,45 @@ def test_every_bad_row_and_file_is_quarantined_with_its_reason(
     assert (bad_line[Col.ROW], bad_line[Col.RAW]) == (1, "a,y")
 
 
+def as_stored(values: list[bytes]) -> pa.Array:
+    """Text that nobody checked, as Spark and others write it."""
+    return pa.array(values).view(pa.string())
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("column", [as_stored([b"\xff", b"u", b"u"]), pa.array([b"\xff", b"u", b"u"])])
+@pytest.mark.parametrize("name", ["user_id", "timestamp", "event_type"])
+def test_text_in_parquet_that_is_not_utf8_costs_its_row(prepared: Prepare, tmp_path: Path, name: str, column: pa.Array):
+    """It ended in a traceback, and a column of bytes cost all rows."""
+    log = {"user_id": ["u"] * 3, "item_id": ["a", "b", "c"], "timestamp": [str(FROM_2019)] * 3}
+    if name == "timestamp":
+        column = pa.array([b"\xff", *[str(FROM_2019).encode()] * 2]).view(column.type)
+    pq.write_table(pa.table(log | {name: column}), tmp_path / "log.parquet")
+    dataset = prepared(tmp_path / "log.parquet", split=LEAVE_ONE_OUT, max_quarantined_fraction=0.5)
+    assert dataset.manifest.counts.quarantined == {"bad_line": 1}
+    assert [(row[Col.ROW], row[Col.RAW]) for row in quarantine(dataset)] == [(0, "not UTF-8")]
+    assert histories(dataset)["u"][Col.ITEMS] == ["b", "c"]
+
+
+@pytest.mark.cluster
+def test_dates_whose_order_only_the_end_of_the_log_tells(prepared: Prepare, tmp_path: Path):
+    """A look at the beginning took them for month first, and the log was refused."""
+    dates = [f"{day}/{month}/2019 10:00" for month in (1, 2) for day in range(1, 29)]
+    log = [(f"user-{k:0100}", f"i{k}", date) for date in dates for k in range(200)]
+    text = "".join(f"{user},{item},{date}\n" for user, item, date in log)
+    assert text.index("13/1") > 1 << 18
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + text)
+    pq.write_table(pa.table(dict(zip(("user_id", "item_id", "timestamp"), zip(*log, strict=True), strict=True))),
+                   tmp_path / "log.parquet")  # fmt: skip
+    for name in ("log.csv", "log.parquet"):
+        dataset = prepared(tmp_path / name)
+        assert dataset.manifest.counts.rows_kept == len(log)
+        assert quarantine(dataset) == []
+        assert any("day first" in note for note in dataset.manifest.notes)
+        times = histories(dataset)[log[0][0]][Col.TIMES]
+        assert (times[0], times[-1]) == ((FROM_2019 + 36_000) * 10**6, (FROM_2019 + 36_000 + 58 * 86_400) * 10**6)
+
+
 @pytest.mark.cluster
 def test_too_much_in_quarantine_stops_before_anything_counts_as_complete(
     prepared: Prepare, mess: tuple[Path, dict[str, dict[str, int]]], tmp_path: Path
@@ -207,6 +246,24 @@ def test_files_that_differ_in_schema_and_in_the_type_of_ids(prepared: Prepare, t
         f"'price' (data.columns.price) is missing in 1 files, for example {raw / 'a.parquet'}.",
         "user_id: integers in some files, text in others; all were read as text.",
     ]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("broken", [b"", b"PAR1 and nothing else"])
+def test_a_log_of_which_no_file_can_be_read(prepared: Prepare, tmp_path: Path, broken: bytes):
+    """Without a file there was no work, which Ray Data does not take."""
+    (tmp_path / "log.parquet").write_bytes(broken)
+    with pytest.raises(DataError, match=r"has no event|100\.0% of the bytes could not be read"):
+        prepared(tmp_path / "log.parquet")
+
+
+@pytest.mark.cluster
+def test_order_ids_in_json_keep_all_their_digits(prepared: Prepare, tmp_path: Path):
+    """Numbers of twenty digits became floats, and neighbouring orders one."""
+    line = '{"user_id": 1, "item_id": %d, "timestamp": 1546300800, "order_id": 1234567890123456789%d}\n'
+    (tmp_path / "log.jsonl").write_text("".join(line % (k, k) for k in range(3)))
+    dataset = prepared(tmp_path / "log.jsonl", split=LEAVE_ONE_OUT)
+    assert histories(dataset)[1][Col.ORDERS] == [0, 1, 2]
 
 
 @pytest.mark.cluster

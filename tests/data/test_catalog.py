@@ -57,6 +57,16 @@ def test_of_several_rows_for_an_item_the_last_wins(tmp_path: Path):
     assert refused["missing_item"][Col.RAW] == "item_id=, title=nameless"
 
 
+def test_dates_put_the_day_first_where_the_log_of_dates_says_so(tmp_path: Path):
+    """They were always read with the month first."""
+    (tmp_path / "a.csv").write_text("item_id,available_from\nx,31/1/2010\ny,1/2/2010\n")
+    catalog = read(tmp_path / "a.csv")
+    day = 86_400_000_000
+    first, second = catalog.table[Col.AVAILABLE_FROM].to_pylist()
+    assert second - first == day
+    assert catalog.unread == 0
+
+
 @pytest.mark.parametrize(("ids", "integers"), [("1\n2\n", True), ("1\nx\n", False), ("01\n", False)])
 def test_whether_ids_are_integers(tmp_path: Path, ids: str, integers: bool):
     (tmp_path / "a.csv").write_text(f"item_id\n{ids}")

@@ -50,11 +50,13 @@ def test_a_look_into_files_of_every_kind(disk: Storage, tmp_path: Path):
     (tmp_path / "d.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])
     (tmp_path / "e.csv.gz").write_text("not gzip")
     (tmp_path / "f.csv").write_text("")
+    (tmp_path / "g.csv").write_bytes(b"u,t\r1,2\r")
+    (tmp_path / "h.jsonl").write_text('{"u": 1, "\\ud800": 2}\n')
     found = inspect(disk, find_sources(disk, (str(tmp_path),), "auto", "data.events"), "t")
-    assert [source.columns for source in found] == [("u", "t"), ("u", "t"), ("u", "x"), (), (), ()]
+    assert [source.columns for source in found] == [("u", "t"), ("u", "t"), ("u", "x"), (), (), (), (), ("u", "?")]
     assert found[0].row_groups == (4, 4, 2)
-    assert found[1].date_parts == (13, 2)
-    assert [source.problem is None for source in found] == [True, True, True, False, False, False]
+    assert found[1].day_places == (1, 0)
+    assert [source.problem is None for source in found] == [True] * 3 + [False] * 4 + [True]
 
 
 def source(*columns: str, uri: str = "log.csv") -> Source:

@@ -30,6 +30,7 @@ def test_header_tells_names_and_delimiter():
     assert rest == b"1;2;3\n"
     assert split_header(b"u\ti\tt")[0] == Header(("u", "i", "t"), "\t")
     assert split_header(b"u,i,u\n")[0].names == ("u", "i", "u (3)")
+    assert split_header(b"\xef\xbb\xbf\r\n\nu,i\n1,2\n") == (Header(("u", "i"), ","), b"1,2\n")
 
 
 def test_csv_columns_by_name_with_the_usual_words_for_nothing():
@@ -68,6 +69,13 @@ def test_bytes_that_are_not_utf8_cost_one_line_only_in_columns_that_are_read():
     assert bad == {1: "not UTF-8"}
 
 
+def test_a_csv_line_that_is_not_utf8_nor_of_the_right_length_costs_one_line():
+    """pyarrow could not hand it over, and the rest of the file was given up."""
+    good, bad = csv_rows(b"1,a,2\n\xc1,b\n3,\xe9,4\n5,c,6\n")
+    assert good == {0: ("1", "2"), 2: ("3", "4"), 3: ("5", "6")}
+    assert bad == {1: "\ufffd,b"}
+
+
 def test_json_lines_keep_their_types():
     table, numbers, bad = json_rows('{"u": 1, "t": "2010-12-01"}\n{"t": null, "u": 2, "other": [1]}\n')
     assert table["u"] == [1, 2]
@@ -95,6 +103,7 @@ def test_a_json_column_of_mixed_types_becomes_text():
 
 def test_lone_surrogates_do_no_harm():
     assert json_rows('{"u": "\\ud800"}\n{"u": 3}\n')[0]["u"] == ["?", "3"]
+    assert parse_json(b'{"\\ud800": 1}\n', None, ()).table.column_names == ["?"]
 
 
 def stream(data: bytes, packed: bool = False) -> pa.NativeFile:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_app.data.times import as_times, is_day_first, largest_parts
+from ray_app.data.times import as_times, day_places, is_day_first
 
 WHEN = datetime(2010, 12, 1, 8, 26, tzinfo=UTC)
 MOMENTS = st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1)).map(lambda moment: moment.replace(microsecond=0))
@@ -141,15 +141,17 @@ def test_an_undeclared_order_number_is_bad_rather_than_a_second_of_1970():
     assert as_times(pa.array([1, 2, 3])).bad.all()
 
 
-def test_day_first_is_told_by_the_largest_numbers():
-    day_first = [largest_parts(pa.array(["13/1/2010", "1/12/2010", "x", None]))]
-    month_first = [largest_parts(pa.array(["1/13/2010", "1/12/2010 8:26"]))]
+def test_day_first_is_told_by_numbers_above_12():
+    day_first = [day_places(pa.array(["13/1/2010", "1/12/2010", "x", None]))]
+    month_first = [day_places(pa.array(["1/13/2010", "1/12/2010 8:26"]))]
     assert is_day_first(day_first)
     assert not is_day_first(month_first)
     assert not is_day_first([*day_first, *month_first])
+    assert is_day_first([*day_first, *day_first, *month_first])  # a slip of the pen does not turn a log
     assert not is_day_first([])
-    assert largest_parts(pa.array([1, 2])) == (0, 0)
-    assert largest_parts(pa.array(["2010-12-13"])) == (0, 0)
+    assert as_times(pa.array(["13/1/2010", "13/1/2010", "1/31/2010 8:00", "x", "2010-12-13"])).day_places == (1, 1)
+    assert day_places(pa.array([1, 2])) == (0, 0)
+    assert day_places(pa.array(["2010-12-13"])) == (0, 0)
 
 
 def test_what_contradicts_the_order_of_day_and_month_is_bad():
