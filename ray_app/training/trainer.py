@@ -65,7 +65,11 @@ def build_trainer(run: Run, board: ActorHandle[Any] | None = None) -> TorchTrain
 
 
 def train_worker(settings: dict[str, Any]) -> UserError | None:
-    """What every worker runs. A fault of the user's is returned, not raised: trying again would not mend it."""
+    """What every worker runs.
+
+    A fault of the user's is returned, not raised: trying again would not mend it. Of several workers one alone may have
+    it, and the others would wait for that one for half an hour: there it is raised, and Ray ends them all.
+    """
     run: Run = settings["run"]
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train makes it INFO, to print the metrics of every report
     torch.set_num_threads(run.config.train.cpus_per_worker)
@@ -78,6 +82,8 @@ def train_worker(settings: dict[str, Any]) -> UserError | None:
         with quiet():
             fit(task, run.schedule, loop_settings(run, world.device), world, report, _last_snapshot())
     except UserError as error:
+        if world.size > 1:
+            raise
         return error
     return None
 

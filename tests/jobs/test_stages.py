@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import stages
+from door import user_error
+from ray.train import WorkerGroupError
 
 from ray_app.checkpoint import CheckpointError
 from ray_app.config import Config, apply_overrides, parse_config
-from ray_app.errors import DataError, TrainingError
+from ray_app.errors import DataError, StorageError, TrainingError
 
 pytestmark = pytest.mark.cluster
 
@@ -55,6 +57,17 @@ def test_a_cluster_without_room_is_told_in_a_sentence(make: Make, monkeypatch: p
     config = make("train.num_workers=50")
     with pytest.raises(TrainingError, match=r"no room for 50 workers with 1 CPUs each.*train\.num_workers"):
         stages.train(stages.finetune_run(config, stages.target_dataset(config)))
+
+
+def test_a_fault_of_one_worker_alone_ends_them_all(make: Make):
+    """It returned, and the others waited for it until the process group's time was over."""
+    config = make("train.num_workers=2", "train.max_failures=0")
+    target = stages.target_dataset(config)
+    Path(target.part_uris[1]).write_bytes(b"no parquet")  # the first part of the second worker
+    with pytest.raises(WorkerGroupError) as caught:
+        stages.train(stages.finetune_run(config, target))
+    assert isinstance(fault := user_error(caught.value), StorageError)
+    assert str(fault).startswith(f"{target.part_uris[1]}: cannot be read as parquet")
 
 
 def test_a_schedule_that_is_not_used_is_told(make: Make, capsys: pytest.CaptureFixture[str]):
