@@ -5,6 +5,7 @@ costs one line.
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -87,29 +88,25 @@ def split_header(block: bytes) -> tuple[Header, bytes]:
 
 
 def parse_csv(block: bytes, header: Header, columns: Sequence[str]) -> Rows:
-    """The wanted columns as text, null where the field is empty or one of the usual words for nothing."""
-    block, kept, bad = _without_broken_quotes(_marked(block), header)
-    refused: list[tuple[int, str]] = []
+    """The wanted columns as text, null where the field is empty or one of the usual words for nothing.
 
-    def refuse(row: pa.csv.InvalidRow) -> str:
-        refused.append((row.number - 1, row.text.replace(_NOT_TEXT, "\N{REPLACEMENT CHARACTER}")))
-        return "skip"
-
+    Raises:
+        pyarrow.ArrowInvalid: it cannot be told where its rows end.
+    """
+    block = _marked(block)
     wanted = [name for name in columns if name in header.names]
-    table = pa.csv.read_csv(
-        pa.py_buffer(block or b"\n"),
-        pa.csv.ReadOptions(column_names=list(header.names), use_threads=False, block_size=len(block) + 1),
-        pa.csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=True, invalid_row_handler=refuse),
-        pa.csv.ConvertOptions(
-            include_columns=wanted,
-            column_types=dict.fromkeys(wanted, pa.string()),
-            null_values=_NULLS,
-            strings_can_be_null=True,
-        ),
-    )
-    numbers = np.arange(table.num_rows + len(refused)) if kept is None else kept
-    bad.update((int(numbers[position]), text) for position, text in refused)
-    numbers = np.delete(numbers, [position for position, _ in refused])
+    lines = block.splitlines(keepends=True)
+    numbers, bad = np.arange(sum(bool(line.strip(b"\r\n")) for line in lines)), dict[int, str]()
+    table, refused = _read_csv(block, header, wanted)
+    whole = not lines or _closed(header.delimiter, lines[-1])
+    # Quoted text over several lines, or a quote that is never closed, which swallows what follows.
+    if table.num_rows + len(refused) != len(numbers) or not whole:
+        block, numbers, bad = _records(lines, header)
+        table, refused = _read_csv(block, header, wanted)
+        if table.num_rows + len(refused) != len(numbers):
+            raise pa.ArrowInvalid("its lines cannot be told apart")
+    bad.update((int(numbers[position]), text) for position, text in refused.items())
+    numbers = np.delete(numbers, list(refused))
     marked = [np.asarray(pc.match_substring(table[name], _NOT_TEXT).fill_null(False)) for name in wanted]
     not_text = np.logical_or.reduce(marked) if marked else np.zeros(table.num_rows, bool)
     bad.update((number, "not UTF-8") for number in numbers[not_text].tolist())
@@ -164,38 +161,64 @@ def _even_cut(block: bytes, cut: int) -> int:
     return 0
 
 
-def _without_broken_quotes(block: bytes, header: Header) -> tuple[bytes, NDArray[np.int64] | None, dict[int, str]]:
-    """The block without lines that open a quote and never properly close it; positions of what is left (None: all)."""
-    characters = np.frombuffer(block, np.uint8)
-    quotes = np.flatnonzero(characters == ord('"'))
-    line_of_quote = np.searchsorted(np.flatnonzero(characters == ord("\n")), quotes)
-    if not (np.bincount(line_of_quote) % 2).any():
-        return block, None, {}
-    lines = [line for line in block.split(b"\n") if line.strip(b"\r")]
+def _read_csv(block: bytes, header: Header, wanted: list[str]) -> tuple[pa.Table, dict[int, str]]:
+    """The rows that have as many fields as the header; position and text of the others."""
+    refused: dict[int, str] = {}
+
+    def refuse(row: pa.csv.InvalidRow) -> str:
+        refused[row.number - 1] = row.text.replace(_NOT_TEXT, "\N{REPLACEMENT CHARACTER}")
+        return "skip"
+
+    table = pa.csv.read_csv(
+        pa.py_buffer(block or b"\n"),
+        pa.csv.ReadOptions(column_names=list(header.names), use_threads=False, block_size=len(block) + 1),
+        pa.csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=True, invalid_row_handler=refuse),
+        pa.csv.ConvertOptions(
+            include_columns=wanted,
+            column_types=dict.fromkeys(wanted, pa.string()),
+            null_values=_NULLS,
+            strings_can_be_null=True,
+        ),
+    )
+    return table, refused
+
+
+def _records(lines: list[bytes], header: Header) -> tuple[bytes, NDArray[np.int64], dict[int, str]]:
+    """The text without lines that open a quote and never properly close it; positions of what is left, and of those."""
     odd = [line.count(b'"') % 2 for line in lines]
     kept: list[bytes] = []
     numbers: list[int] = []
     bad: dict[int, str] = {}
     position = number = 0
     while position < len(lines):
+        line = lines[position]
+        if not line.strip(b"\r\n"):
+            position += 1
+            continue
         stop = position + 1
-        if odd[position]:
+        if not _closed(header.delimiter, line):
             stop = next((k + 1 for k in range(stop, min(stop + _LONGEST_RECORD, len(lines))) if odd[k]), 0)
-        record = b"\n".join(lines[position:stop])
-        if stop - position == 1 or (stop and _is_record(record, header)):
+        record = b"".join(lines[position:stop])
+        if stop == position + 1 or (stop and _is_record(record, header)):
             kept.append(record)
             numbers.append(number)
         else:
-            bad[number] = lines[position].decode(errors="replace")
+            bad[number] = line.strip(b"\r\n").decode().replace(_NOT_TEXT, "\N{REPLACEMENT CHARACTER}")
             stop = position + 1
         position, number = stop, number + 1
-    return b"\n".join(kept) + b"\n", np.array(numbers, np.int64), bad
+    return b"".join(kept), np.array(numbers, np.int64), bad
+
+
+def _closed(delimiter: str, line: bytes) -> bool:
+    """Whether each field that a quote opens is closed again; a quote inside a field is a character like others."""
+    mark = re.escape(delimiter.encode())
+    field = rb'(?:"(?:[^"]|"")*+"[^%b]*+|[^"%b][^%b]*+)?' % (mark, mark, mark)
+    return re.fullmatch(rb"%b(?:%b%b)*+" % (field, mark, field), line) is not None
 
 
 def _is_record(record: bytes, header: Header) -> bool:
     try:
-        text = record.decode(errors="replace").split("\n")
-        rows = list(csv.reader([f"{line}\n" for line in text], delimiter=header.delimiter, strict=True))
+        rows = list(csv.reader(io.StringIO(record.decode(), newline=""), delimiter=header.delimiter, strict=True))
     except csv.Error:
         return False
     return len(rows) == 1 and len(rows[0]) == len(header.names)

@@ -57,6 +57,23 @@ def test_two_stray_quotes_do_not_swallow_the_lines_between():
     assert bad == {1: '2,"a,3', 4: '6,"x,1'}
 
 
+@pytest.mark.parametrize("line", ['1,5" nail,"2', '1,"a","2', '1,5","2', '1,a,"2', '1,"a""b,2'])
+@pytest.mark.parametrize("others", [3, 1000])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_quote_that_opens_a_field_costs_one_line_however_many_stand_in_it(line: str, others: int, last: bool):
+    """Lines with an even number of quotes were trusted, and all that followed was swallowed without a trace."""
+    good = [f"{k},x,{k}" for k in range(others)]
+    good_rows, bad = csv_rows("\n".join([*good, line] if last else [line, *good]) + "\n")
+    assert list(good_rows.values()) == [(str(k), str(k)) for k in range(others)]
+    assert bad == {others if last else 0: line}
+
+
+def test_carriage_returns_end_lines_too():
+    good, bad = csv_rows('1,a,2\r3,b,4\r\n5,"x,6\n7,"y\r\n\r\nz",8\r', columns=("u", "i", "t"))
+    assert good == {0: ("1", "a", "2"), 1: ("3", "b", "4"), 3: ("7", "y\r\n\r\nz", "8")}
+    assert bad == {2: '5,"x,6'}
+
+
 def test_line_ends_inside_quotes_belong_to_the_field():
     good, bad = csv_rows('1,"a\nb, c",2\n2,x\n3,d,4\n')
     assert good == {0: ("1", "2"), 2: ("3", "4")}
