@@ -147,9 +147,10 @@ class ModelConfig(Section):
     num_negatives: Positive = 512
     """Drawn once per batch and shared by its positions (sampled_softmax)."""
     logq_correction: bool = True
-    """Subtract log of the expected number of draws from negatives that are not drawn uniformly."""
+    """Subtract from each negative the log of how often it is expected in the sample (sampled_softmax)."""
     negatives: Literal["uniform", "popularity"] = "uniform"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a target's mass that is spread over the catalogue (softmax)."""
     targets: Literal["all", "new"] = "all"
     """new: an item that the user had before is not learned as a target, for recommenders that exclude seen items."""
 
@@ -157,6 +158,12 @@ class ModelConfig(Section):
     def _heads_divide_dim(self) -> Self:
         if self.dim % self.num_heads:
             raise ValueError(f"dim ({self.dim}) must be a multiple of num_heads ({self.num_heads})")
+        return self
+
+    @model_validator(mode="after")
+    def _smoothing_needs_the_catalogue(self) -> Self:
+        if self.label_smoothing and self.loss != "softmax":
+            raise ValueError("label_smoothing needs loss: softmax; a sample of negatives has no whole to spread over")
         return self
 
 

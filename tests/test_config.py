@@ -78,6 +78,7 @@ def written(tmp_path: Path, text: str) -> Path:
         ("data: {split: {test_days: 1e9}}", "data.split.test_days: '1e9' given; should be less than or equal to 36525"),
         ("model: {dropout: .nan}", "model.dropout: nan given; should be a finite number"),
         ("model: {dim: 5, num_heads: 2}", "model: dim (5) must be a multiple of num_heads (2)"),
+        ("model: {label_smoothing: 0.1}", "model: label_smoothing needs loss: softmax"),
         ("storage: {access_key_id: a}", "storage: access_key_id and secret_access_key go together"),
         ("storage: {endpoint: 'localhost:9000'}", "storage.endpoint: 'localhost:9000' given; should match pattern"),
         ("data: {split: {test_start: 2020-01-01}}", "data.split: validation_start and test_start go together"),

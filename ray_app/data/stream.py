@@ -5,11 +5,10 @@ from functools import partial
 
 import pyarrow as pa
 
-from ray_app.schema import Col
+from ray_app.data.sequences import COLUMNS
 from ray_app.storage import Storage
 
 BATCH_USERS = 65_536
-COLUMNS = [Col.USER, Col.ITEMS, Col.TIMES, Col.WEIGHTS, Col.ORDERS, Col.NUM_TRAIN, Col.NUM_VALIDATION]
 
 
 def read_tables(storage: Storage, uris: list[str]) -> Iterator[pa.Table]:

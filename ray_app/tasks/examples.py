@@ -7,8 +7,7 @@ import pyarrow as pa
 
 from ray_app.config import Config
 from ray_app.data.dataset import Dataset
-from ray_app.data.sequences import Histories, Ragged
-from ray_app.data.stream import COLUMNS
+from ray_app.data.sequences import COLUMNS, Histories, Ragged
 from ray_app.metrics import top_k
 from ray_app.schema import PAD, Col
 from ray_app.storage import Storage

@@ -15,8 +15,7 @@ from ray_app.checkpoint import MANIFEST_FILE
 from ray_app.config import Config, fingerprint
 from ray_app.data.dataset import Dataset
 from ray_app.data.pool import map_parts
-from ray_app.data.sequences import Histories, LongArray, Ragged
-from ray_app.data.stream import COLUMNS
+from ray_app.data.sequences import COLUMNS, Histories, LongArray, Ragged
 from ray_app.errors import DataError
 from ray_app.metrics import top_k
 from ray_app.schema import PAD, Col, predictions_schema

@@ -16,8 +16,7 @@ from ray_app.checkpoint import read_manifest
 from ray_app.config import Config
 from ray_app.data.dataset import Dataset
 from ray_app.data.pool import map_parts
-from ray_app.data.sequences import Histories, LongArray, Ragged
-from ray_app.data.stream import COLUMNS
+from ray_app.data.sequences import COLUMNS, Histories, LongArray, Ragged
 from ray_app.errors import ConfigError, DataError
 from ray_app.metrics import target_ranks, top_k
 from ray_app.schema import PAD, Col

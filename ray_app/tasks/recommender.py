@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -44,9 +45,12 @@ def load_model(folder: Path) -> TrainedModel:
     """Rebuild a model from `model.safetensors`, `config.json` and `items.parquet`.
 
     Raises:
-        CheckpointError: the tensors do not fit the configuration; names and shapes that differ.
+        CheckpointError: a file is missing, or the tensors do not fit the configuration: names and shapes that differ.
     """
-    config = ModelConfig.model_validate(read_config(folder)["model"])
+    config = _model_config(folder)
+    for name in (MODEL_FILE, ITEMS_FILE):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: has no {name}, so it is not the published result of a run")
     tensors = load_file(folder / MODEL_FILE)
     rows = tensors.get("row_of_item", torch.empty(0, dtype=torch.int64))
     known = tensors.get("backbone.items.weight", torch.empty(0, config.dim))
@@ -54,6 +58,13 @@ def load_model(folder: Path) -> TrainedModel:
     _check_same(model.state_dict(), tensors, folder)
     model.load_state_dict(tensors)
     return TrainedModel(model.eval(), pq.read_table(folder / ITEMS_FILE))
+
+
+def _model_config(folder: Path) -> ModelConfig:
+    try:
+        return ModelConfig.model_validate(read_config(folder)["model"])
+    except (KeyError, ValidationError) as error:
+        raise CheckpointError(f"{folder}: its configuration is that of another version: {error}") from error
 
 
 def load_trained(storage: Storage, uri: str) -> TrainedModel:
@@ -95,7 +106,7 @@ def build_model(
     is what is popular here, and not what was popular there.
 
     Raises:
-        CheckpointError: the pretrained model has other sizes, or its catalogue has ids of another type.
+        CheckpointError: the pretrained model has other sizes.
     """
     torch.manual_seed(seed)
     if pretrained is None:

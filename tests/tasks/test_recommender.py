@@ -1,12 +1,16 @@
 """Where a model begins: at popularity, and at what a pretrained model knows of the items both catalogues have."""
 
+import json
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from ray_app.checkpoint import CheckpointError
-from ray_app.config import ModelConfig
-from ray_app.tasks.recommender import TrainedModel, build_model
+from ray_app.checkpoint import CONFIG_FILE, CheckpointError
+from ray_app.config import ModelConfig, dump
+from ray_app.tasks.recommender import MODEL_FILE, TrainedModel, build_model, load_model
 
 CONFIG = ModelConfig(dim=8, feedforward_dim=16, max_history_len=5)
 
@@ -56,3 +60,13 @@ def test_what_is_popular_here_comes_before_what_was_popular_there() -> None:
 def test_other_sizes_are_refused_by_name() -> None:
     with pytest.raises(CheckpointError, match=r"model.dim: pretrained 8, asked for 16"):
         build_model(CONFIG.model_copy(update={"dim": 16}), catalog(a=1), 0, trained(a=1))
+
+
+def test_what_is_not_the_result_of_a_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({"model": dump(CONFIG)}))
+    save_file(trained(a=1, b=2).model.state_dict(), tmp_path / MODEL_FILE)
+    with pytest.raises(CheckpointError, match=r"has no items\.parquet, so it is not the published result of a run"):
+        load_model(tmp_path)
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({"model": {"size": 8}}))
+    with pytest.raises(CheckpointError, match="configuration is that of another version"):
+        load_model(tmp_path)
