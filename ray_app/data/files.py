@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ray_app.data.json_lines import parse_json
 from ray_app.data.quarantine import Reason, refuse
-from ray_app.data.text_files import Rows, decode, parse_csv, parse_json, split_header, text_blocks
+from ray_app.data.text_files import Rows, decode, parse_csv, split_header, text_blocks
 from ray_app.storage import Storage
 
 Format = Literal["parquet", "csv", "jsonl"]

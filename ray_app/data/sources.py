@@ -9,7 +9,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from ray_app.data.files import Format, Piece, format_of, open_parquet, open_text
-from ray_app.data.text_files import parse_csv, parse_json, split_header, text_blocks
+from ray_app.data.json_lines import parse_json
+from ray_app.data.text_files import parse_csv, split_header, text_blocks
 from ray_app.data.times import day_places
 from ray_app.errors import DataError
 from ray_app.storage import FileEntry, Storage

@@ -1,4 +1,4 @@
-"""CSV and JSON lines, block by block; the rows of a block and the lines of it that are not rows.
+"""Text files, block by block, and CSV in them; the rows of a block and the lines of it that are not rows.
 
 Arrow's parsers do the work; a block that they refuse as a whole is gone through line by line, so that one bad line
 costs one line.
@@ -6,16 +6,14 @@ costs one line.
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.json
 from numpy.typing import NDArray
 
 BLOCK_BYTES = 4 << 20
@@ -23,7 +21,6 @@ _LONGEST_LINE = 64 << 20
 _LONGEST_RECORD = 200
 """Lines that one quoted CSV record may span."""
 _NULLS = ["", "NULL", "null", "NaN", "nan", "None", "N/A", "\\N"]
-_EXACT_FLOAT = 2.0**53
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_TEXT = "\uffff"
 """No character, by its definition."""
@@ -127,22 +124,6 @@ def decode(table: pa.Table) -> tuple[pa.Table, list[int]]:
     return table.filter(pa.array(keep)).cast(schema), sorted(wrong)
 
 
-def parse_json(block: bytes, columns: Sequence[str] | None, ids: Sequence[str]) -> Rows:
-    """The wanted columns (None: all) in the types of JSON; ids are never taken for dates and keep all their digits."""
-    try:
-        block.decode()  # Arrow would quietly replace what is not UTF-8
-        table = pa.json.read_json(
-            pa.py_buffer(block), pa.json.ReadOptions(use_threads=False, block_size=len(block) + 1)
-        )
-    except (pa.ArrowInvalid, UnicodeDecodeError):
-        return _json_lines(block, columns)
-    if any(_changed_by_inference(table[name]) for name in ids if name in table.column_names):
-        return _json_lines(block, columns)
-    if columns is not None:
-        table = table.select([name for name in columns if name in table.column_names])
-    return Rows(table, np.arange(table.num_rows), {})
-
-
 def _marked(block: bytes) -> bytes:
     """The block with `_NOT_TEXT` for bytes that are not UTF-8, which pyarrow cannot hand to `invalid_row_handler`."""
     try:
@@ -229,47 +210,3 @@ def _is_text(value: bytes | None) -> bool:
         return value is None or value.decode() is not None
     except UnicodeDecodeError:
         return False
-
-
-def _changed_by_inference(column: pa.ChunkedArray) -> bool:
-    if pa.types.is_floating(column.type):
-        largest = pc.max(pc.abs(column)).as_py()
-        return largest is not None and largest >= _EXACT_FLOAT
-    return bool(pa.types.is_temporal(column.type))
-
-
-def _json_lines(block: bytes, columns: Sequence[str] | None) -> Rows:
-    values: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    bad: dict[int, str] = {}
-    for number, line in enumerate(line for line in block.split(b"\n") if line.strip()):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
-        if isinstance(value, dict):
-            values.append(value)
-            numbers.append(number)
-        else:
-            bad[number] = line.decode(errors="replace")
-    present = dict.fromkeys(name for value in values for name in value)
-    wanted = [name for name in (present if columns is None else columns) if name in present]
-    table = pa.table({_encodable(name): _json_column([value.get(name) for value in values]) for name in wanted})
-    return Rows(table, np.array(numbers, np.int64), bad)
-
-
-def _json_column(values: list[Any]) -> pa.Array:
-    """One type if there is one, otherwise text."""
-    try:
-        column = pa.array(values)
-        if not any(isinstance(value, bool) for value in values) or pa.types.is_boolean(column.type):
-            return column
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
-        pass
-    texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
-    return pa.array([None if text is None else _encodable(text) for text in texts], pa.string())
-
-
-def _encodable(text: str) -> str:
-    """Without the lone surrogates that JSON can write."""
-    return text.encode(errors="replace").decode()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_app.data.text_files import Header, parse_csv, parse_json, split_header, text_blocks
+from ray_app.data.json_lines import parse_json
+from ray_app.data.text_files import Header, parse_csv, split_header, text_blocks
 
 UIT = Header(("u", "i", "t"), ",")
 
