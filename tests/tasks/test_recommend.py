@@ -51,3 +51,16 @@ def test_a_sample_of_the_whole_catalogue_gives_the_full_loss_and_its_gradients(r
         assert other.grad is not None, name
         torch.testing.assert_close(one.grad, other.grad, msg=name)
         assert np.isfinite(one.grad.numpy()).all()
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
+def test_bfloat16_autocast_gives_nearly_the_same_loss_and_gradients(loss: str) -> None:
+    exact, of_exact = loss_of(EveryItem, repeats=True, loss=loss)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded, of_rounded = loss_of(EveryItem, repeats=True, loss=loss)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=2e-3, atol=0.0)
+    for (name, one), other in zip(of_exact.named_parameters(), of_rounded.parameters(), strict=True):
+        assert one.grad is not None, name
+        assert other.grad is not None, name
+        torch.testing.assert_close(other.grad, one.grad, rtol=0.1, atol=0.01, msg=name)
