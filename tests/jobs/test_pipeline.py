@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
         f"--ray-client-server-port={free_port()}",
         f"--dashboard-agent-listen-port={free_port()}",
         "--object-store-memory=200000000",
+        # Its own: a cluster that was killed leaves its address in the usual folder, where later ones would wait for it.
+        f"--temp-dir={(folder := tempfile.mkdtemp(prefix='ray-'))}",
     ]
     log_file = tmp_path_factory.mktemp("head") / "log"
     with log_file.open("wb") as log:
@@ -65,6 +68,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
