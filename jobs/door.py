@@ -24,6 +24,7 @@ _RAY_SETTINGS = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",
     "RAY_DATA_RAISE_ORIGINAL_MAP_EXCEPTION": "1",  # otherwise our errors come back as text inside one of Ray's
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # each report waits for the next look at the workers: 2 s by default
     # A process more per run, to tell the loop of nodes about to go, which it does not ask, and an error line each time.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the future default, which Ray otherwise announces every time

@@ -18,6 +18,8 @@ RAY_SETTINGS = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",
     "RAY_DATA_RAISE_ORIGINAL_MAP_EXCEPTION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray Train looks at its workers this often, in seconds; each report waits for that.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
 }
 os.environ.update(RAY_SETTINGS)  # here, since Ray reads them when a test file first imports it
 os.environ.pop("RAY_ADDRESS", None)

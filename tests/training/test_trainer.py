@@ -131,7 +131,7 @@ def test_two_workers_repeat_their_numbers_on_s3(ray_cluster: None, log: Path, s3
 
 
 def test_a_killed_worker_costs_time_and_nothing_else(ray_cluster: None, log: Path, local: Storage) -> None:
-    config = apply_overrides(settings(log, local), ["schedule.phases.0.epochs=40", "train.checkpoint_every_steps=5"])
+    config = apply_overrides(settings(log, local), ["schedule.phases.0.epochs=10", "train.checkpoint_every_steps=5"])
     whole = plain(make_run(config, local))
     killed = threading.Event()
 
