@@ -27,7 +27,7 @@ JOB = """
 import sys, time
 import ray
 from rich.progress import Progress
-from ray_app.config import DataConfig
+from ray_app.data_config import DataConfig
 from ray_app.data.prepare import prepare
 from ray_app.storage import Storage
 ray.init(address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, logging_level="warning")

@@ -5,28 +5,19 @@
 
 import hashlib
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 
+from ray_app.data_config import DataConfig, Positive
 from ray_app.errors import ConfigError
 from ray_app.faults import describe
 from ray_app.schedule import Schedule, Section, from_scratch
 from ray_app.yaml_tree import TreeError, parse_yaml, put, read_tree
 
-
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 _MISREAD = frozenset("\x85\u2028\u2029\ufeff")  # PyYAML writes them as they are, and misreads them
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-Days = Annotated[float, Field(gt=0, le=36_525)]
 BaselineName = Literal["popular", "popular_recent", "personal_frequency", "item_knn", "transitions", "transitions_text"]
 
 
@@ -50,76 +41,6 @@ class StorageConfig(Section):
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ValueError("access_key_id and secret_access_key go together: give both or neither")
         return self
-
-
-class Columns(Section):
-    """The retailer's name for each of our event columns. Optional ones are read when the file has them."""
-
-    user_id: str = "user_id"
-    item_id: str = "item_id"
-    timestamp: str = "timestamp"
-    event_type: str = "event_type"
-    quantity: str = "quantity"
-    price: str = "price"
-    order_id: str = "order_id"
-    store_id: str = "store_id"
-
-
-class ItemColumns(Section):
-    """The retailer's name for each of our item columns. All but `item_id` are optional."""
-
-    item_id: str = "item_id"
-    title: str = "title"
-    description: str = "description"
-    brand: str = "brand"
-    category: str = "category"
-    price: str = "price"
-    image: str = "image"
-    available_from: str = "available_from"
-
-
-class SplitConfig(Section):
-    """What is kept for validation and test."""
-
-    kind: Literal["temporal", "leave_one_out"] = "temporal"
-    """temporal: global cutoffs, what a retailer should trust; leave_one_out: the papers' protocol."""
-    validation_days: Days = 14.0
-    test_days: Days = 14.0
-    """Counted back from the last event."""
-    validation_start: datetime | None = None
-    test_start: datetime | None = None
-    """Cutoffs given outright (UTC where no zone is written) win over the days."""
-
-    @model_validator(mode="after")
-    def _cutoffs(self) -> Self:
-        given = [x if x.tzinfo else x.replace(tzinfo=UTC) for x in (self.validation_start, self.test_start) if x]
-        if len(given) == 1:
-            raise ValueError("validation_start and test_start go together: give both or neither")
-        if len(given) == 2 and given[0] >= given[1]:
-            raise ValueError("validation_start must lie before test_start")
-        return self
-
-
-class DataConfig(Section):
-    """Raw logs and how to read them."""
-
-    events: Paths = ()
-    """Files, folders or globs of parquet, CSV or JSON lines (also gzipped); local or s3://."""
-    format: Literal["auto", "parquet", "csv", "jsonl"] = "auto"
-    items: Paths = ()
-    """The catalogue, in the same formats."""
-    columns: Columns = Columns()
-    item_columns: ItemColumns = ItemColumns()
-    timestamp_unit: Literal["auto", "order", "s", "ms", "us", "ns"] = "auto"
-    """What numbers in the timestamp column mean. "order" is a plain order number per user."""
-    event_types: dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """Known event types and their weight in the loss; 0 is context only. Unset: all types, weight 1."""
-    now: datetime | None = None
-    """Events later than this are refused as lying in the future; unset, the clock is asked."""
-    max_user_events: Positive = 10_000
-    """More events of one user than this in one part of the split are a robot's: the oldest are quarantined."""
-    max_quarantined_fraction: Fraction = 0.05
-    split: SplitConfig = SplitConfig()
 
 
 class TaskConfig(Section):

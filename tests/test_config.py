@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from ray_app.config import Config, DataConfig, SplitConfig, StorageConfig, fingerprint, load_config, parse_config
+from ray_app.config import Config, StorageConfig, fingerprint, load_config, parse_config
 from ray_app.config_help import describe_keys
+from ray_app.data_config import DataConfig, SplitConfig
 from ray_app.errors import ConfigError
 from ray_app.schedule import FULL, HEAD, Phase, Schedule
 

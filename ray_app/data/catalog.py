@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_app.config import DataConfig
 from ray_app.data.files import Piece, RawBatch, read_piece
 from ray_app.data.ids import are_integers, as_ids
 from ray_app.data.numbers import as_numbers
 from ray_app.data.quarantine import Reason, refuse_rows
 from ray_app.data.sources import Source, cut
 from ray_app.data.times import as_times, is_day_first
+from ray_app.data_config import DataConfig
 from ray_app.schema import QUARANTINE_SCHEMA, Col, items_schema
 from ray_app.storage import Storage
 

@@ -6,7 +6,8 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ray_app.config import DataConfig, fingerprint
+from ray_app.config import fingerprint
+from ray_app.data_config import DataConfig
 from ray_app.errors import DataError
 from ray_app.schema import SCHEMA_VERSION
 from ray_app.storage import FileEntry, Storage, join

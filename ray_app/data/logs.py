@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ray_app.config import Columns, DataConfig
 from ray_app.data.files import Piece, RawBatch
 from ray_app.data.ids import are_integers, as_ids
 from ray_app.data.numbers import as_numbers
 from ray_app.data.quarantine import Reason, refuse_rows
 from ray_app.data.times import Unit, as_times
+from ray_app.data_config import Columns, DataConfig
 from ray_app.schema import Col
 
 WEIGHT = "weight"

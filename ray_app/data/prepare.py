@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from rich.progress import Progress
 
-from ray_app.config import DataConfig, dump
+from ray_app.config import dump
 from ray_app.data import accounts, passes
 from ray_app.data.catalog import Catalog, read_catalog
 from ray_app.data.dataset import (
@@ -36,6 +36,7 @@ from ray_app.data.streaming import run_pass
 from ray_app.data.times import is_day_first
 from ray_app.data.users import UserRules
 from ray_app.data.vocabulary import make_vocabulary
+from ray_app.data_config import DataConfig
 from ray_app.schema import SCHEMA_VERSION, Col
 from ray_app.storage import Storage, join
 

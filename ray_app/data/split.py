@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_app.config import DataConfig, SplitConfig
+from ray_app.data_config import DataConfig, SplitConfig
 from ray_app.errors import DataError
 
 TRAIN, VALIDATION, TEST = 0, 1, 2

@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ray_app.config import DataConfig
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
+from ray_app.data_config import DataConfig
 from ray_app.schema import Col
 from ray_app.storage import Storage, join
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ray_app.config import DataConfig, StorageConfig
+from ray_app.config import StorageConfig
 from ray_app.data.prepare import prepare
+from ray_app.data_config import DataConfig
 from ray_app.errors import DataError, StorageError
 from ray_app.schema import PAD, Col
 from ray_app.storage import Storage

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ray_app.config import DataConfig
 from ray_app.data.catalog import CATALOG_SCHEMA, Catalog, read_catalog
 from ray_app.data.quarantine import tally
 from ray_app.data.sources import find_sources, inspect
+from ray_app.data_config import DataConfig
 from ray_app.schema import Col
 from ray_app.storage import Storage
 

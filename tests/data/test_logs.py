@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_app.config import DataConfig
 from ray_app.data.files import Piece, RawBatch
 from ray_app.data.logs import EVENTS_SCHEMA, WEIGHT, LogRules, ParsedBatch, parse_events
 from ray_app.data.quarantine import Reason, tally
+from ray_app.data_config import DataConfig
 from ray_app.schema import Col
 
 NOW = datetime(2020, 1, 1, tzinfo=UTC)

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from rich.progress import Progress
 
-from ray_app.config import DataConfig, StorageConfig
+from ray_app.config import StorageConfig
 from ray_app.data.dataset import Dataset, open_dataset
 from ray_app.data.prepare import prepare
+from ray_app.data_config import DataConfig
 from ray_app.errors import DataError
 from ray_app.schema import Col, items_schema, sequences_schema
 from ray_app.storage import Storage, join

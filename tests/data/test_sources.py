@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ray_app.config import Columns
 from ray_app.data.files import Piece
 from ray_app.data.sources import Source, check_columns, cut, find_sources, inspect
+from ray_app.data_config import Columns
 from ray_app.errors import DataError
 from ray_app.storage import FileEntry, Storage
 

@@ -3,8 +3,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from ray_app.config import DataConfig, SplitConfig
 from ray_app.data.split import TEST, TRAIN, VALIDATION, Split, check_split, make_split, show_time
+from ray_app.data_config import DataConfig, SplitConfig
 from ray_app.errors import DataError
 
 DAY = 86_400_000_000
