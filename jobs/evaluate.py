@@ -6,14 +6,15 @@ Writes `metrics.json` and `report.html`; trains what is missing first.
 """
 
 from door import run
-from stages import compared_runs, evaluate_stage, target_dataset
+from stages import compared_models, compared_runs, evaluate_stage, target_dataset
 
 from ray_app.config import Config
 
 
 def main(config: Config) -> None:
     target = target_dataset(config)
-    evaluate_stage(config, target, compared_runs(config, target))
+    runs = compared_runs(config, target)
+    evaluate_stage(config, target, runs, compared_models(config, target, runs))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@
 """
 
 from door import run
-from stages import finetune_run, predict_stage, target_dataset, train
+from stages import finetune_run, main_model, predict_stage, target_dataset, train
 
 from ray_app.config import Config
 
 
 def main(config: Config) -> None:
     target = target_dataset(config)
-    predict_stage(config, target, train(finetune_run(config, target)))
+    tuned = finetune_run(config, target)
+    train(tuned)
+    predict_stage(config, target, main_model(config, target, tuned))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from ray_app.report import Evidence, examples_table, summary_table, write_report
 from ray_app.schedule import Schedule
 from ray_app.storage import Storage, join
 from ray_app.tasks.examples import pick_examples
+from ray_app.tasks.hybrid import fit_hybrid, hybrid_uri
 from ray_app.tasks.predictions import predict, predictions_uri
 from ray_app.tasks.ranking import evaluate
 from ray_app.tasks.recommend import METRIC
@@ -139,21 +140,40 @@ def compared_runs(config: Config, target: Dataset) -> dict[str, Run]:
     return runs
 
 
-def evaluate_stage(config: Config, target: Dataset, runs: dict[str, Run]) -> str:
-    """Compare the runs with the baselines, write metrics and report, print the table; the URI of their folder."""
+def main_model(config: Config, target: Dataset, run: Run) -> str:
+    """What is recommended with: the hybrid around a published run where a ranker is configured, else its model."""
+    if config.ranker is None:
+        return run.uri
+    uri = hybrid_uri(target, run.uri, config)
+    verb = "found" if target.storage.exists(join(uri, MANIFEST_FILE)) else "wrote"
+    with bars("rank") as progress:
+        facts = fit_hybrid(target, run.uri, config, progress)
+    learned = f"{facts['trees']:.0f} trees from {facts['users']:,.0f} users"
+    say("rank", f"{learned}, {METRIC} {facts[f'held_out_{METRIC}']:.4f} of those held out; {verb}", uri)
+    return uri
+
+
+def compared_models(config: Config, target: Dataset, runs: dict[str, Run]) -> dict[str, str]:
+    """Published models by their name in the results table; the main one first."""
+    main = next(iter(runs.values()))
+    hybrid = {"hybrid": main_model(config, target, main)} if config.ranker else {}
+    return hybrid | {name: run.uri for name, run in runs.items()}
+
+
+def evaluate_stage(config: Config, target: Dataset, runs: dict[str, Run], models: dict[str, str]) -> str:
+    """Compare the models with the baselines, write metrics and report, print the table; the URI of their folder."""
     storage = target.storage
-    manifests = [storage.read_bytes(join(run.uri, MANIFEST_FILE)).decode() for run in runs.values()]
-    key = fingerprint(target.manifest.fingerprint, config.evaluate, config.train.seed, list(runs), manifests)
+    manifests = [storage.read_bytes(join(uri, MANIFEST_FILE)).decode() for uri in models.values()]
+    key = fingerprint(target.manifest.fingerprint, config.evaluate, config.train.seed, list(models), manifests)
     folder = join(storage.root(config.name), "evaluations", key)
     metrics_uri = join(folder, METRICS_FILE)
     if storage.exists(metrics_uri):
         say("evaluate", "found", folder)
         metrics = json.loads(storage.read_bytes(metrics_uri))
     else:
-        uris = {name: run.uri for name, run in runs.items()}
         with bars("evaluate") as progress:
-            metrics = evaluate(storage, target, uris, config, progress)
-        page = write_report(_evidence(config, target, runs, metrics))
+            metrics = evaluate(storage, target, models, config, progress)
+        page = write_report(_evidence(config, target, runs, models, metrics))
         storage.write_bytes(join(folder, REPORT_FILE), page.encode())
         storage.write_bytes(metrics_uri, json.dumps(metrics, indent=1).encode())
         say("evaluate", "wrote", folder)
@@ -166,15 +186,17 @@ def show_examples(config: Config, target: Dataset, model_uri: str) -> None:
     console.print(examples_table(pick_examples(target.storage, target, model_uri, config)))
 
 
-def _evidence(config: Config, target: Dataset, runs: dict[str, Run], metrics: dict[str, object]) -> Evidence:
-    main = next(iter(runs.values()))
-    manifest = read_manifest(target.storage, main.uri)
+def _evidence(
+    config: Config, target: Dataset, runs: dict[str, Run], models: dict[str, str], metrics: dict[str, object]
+) -> Evidence:
+    main_uri = next(iter(models.values()))
+    manifest = read_manifest(target.storage, main_uri)
     return Evidence(
         config=config,
         data=target.manifest,
         metrics=metrics,
         records={name: run.records() for name, run in runs.items()},
-        examples=pick_examples(target.storage, target, main.uri, config),
+        examples=pick_examples(target.storage, target, main_uri, config),
         versions={**manifest["versions"], "git commit": manifest["git_commit"]},
     )
 

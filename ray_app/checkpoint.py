@@ -41,6 +41,15 @@ def seal(folder: Path, config: dict[str, Any], **facts: Any) -> None:
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1))
 
 
+def publish(storage: Storage, folder: Path, uri: str) -> None:
+    """Upload a sealed folder, the manifest last: what has a manifest is complete."""
+    sealed = folder / MANIFEST_FILE
+    manifest = sealed.read_bytes()
+    sealed.unlink()
+    storage.upload_folder(folder, uri)
+    storage.write_bytes(join(uri, MANIFEST_FILE), manifest)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The resolved configuration that the checkpoint was made with.
 

@@ -114,6 +114,19 @@ class PretrainConfig(Section):
     schedule: Schedule = from_scratch()
 
 
+class RankerConfig(Section):
+    """Trees over all kinds of evidence (sequence model, transitions, texts, habits), fitted on the validation part."""
+
+    max_trees: Positive = 400
+    """Fewer are kept where held-out users are served no better by more."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+    num_leaves: Annotated[int, Field(ge=2)] = 15
+    min_leaf: Positive = 200
+    """Candidates in each leaf."""
+    max_users: Positive = 50_000
+    """Users of the validation part to learn from; of more a sample is drawn."""
+
+
 class EvaluateConfig(Section):
     """Full-catalogue ranking of the test part."""
 
@@ -154,6 +167,8 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     schedule: Schedule = Schedule()
     train: TrainConfig = TrainConfig()
+    ranker: RankerConfig | None = None
+    """Unset: items are ranked by the sequence model alone."""
     pretrain: PretrainConfig | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
     predict: PredictConfig = PredictConfig()

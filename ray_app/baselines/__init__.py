@@ -18,7 +18,7 @@ from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import Ragged
 from ray_app.metrics import Scores, ndcg, target_ranks
 
-__all__ = ["CANDIDATES", "Baseline", "TrainingLog", "choose", "fit_baselines", "item_texts"]
+__all__ = ["CANDIDATES", "Baseline", "TrainingLog", "choose", "fit_baselines", "item_texts", "read_log"]
 
 CHOICE_USERS = 10_000
 """A sample of so many users is enough to choose between candidates."""

@@ -25,11 +25,6 @@ def settled(any_matrix: Any) -> Matrix:
     return found
 
 
-def empty(num_items: int) -> Matrix:
-    """No item has anything to do with another; `[num_items + 1, num_items + 1]`."""
-    return settled(sparse.coo_array((num_items + 1, num_items + 1)))
-
-
 def known(histories: Ragged) -> Ragged:
     """The histories without `PAD`: an item that is not in the vocabulary says nothing."""
     values, offsets = histories

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ray_app.baselines.histories import Matrix, bags, empty, matrix, settled
+from ray_app.baselines.histories import Matrix, bags, matrix, settled
 from ray_app.baselines.log import TrainingLog
 from ray_app.metrics import Ragged, Scores
 from ray_app.schema import Col
@@ -41,22 +41,32 @@ class ItemKNN:
 
 def item_texts(items: pa.Table) -> list[str]:
     """Title, description, brand and category of each row of the prepared item table, as one text."""
-    columns = [items[name].to_pylist() for name in (Col.TITLE, Col.DESCRIPTION, Col.BRAND, Col.CATEGORY)]
+    return joined_texts(items, (Col.TITLE, Col.DESCRIPTION, Col.BRAND, Col.CATEGORY))
+
+
+def joined_texts(items: pa.Table, names: Sequence[str]) -> list[str]:
+    """The named columns of each row, those that are there, as one text."""
+    columns = [items[name].to_pylist() for name in names]
     return [" ".join(part for part in parts if part) for parts in zip(*columns, strict=True)]
 
 
 def text_similarity(texts: Sequence[str], keep: int = 300) -> Matrix:
-    """Cosines of the TF-IDF vectors (1 + log of the count) of the items 1, 2, ..., for the `keep` nearest of each."""
+    """Cosines of the TF-IDF vectors of the items 1, 2, ..., for the `keep` nearest of each."""
+    return nearest(text_vectors(texts), keep)
+
+
+def text_vectors(texts: Sequence[str]) -> Matrix:
+    """TF-IDF vectors of length 1 of the items 1, 2, ... (1 + log of the count), `[items + 1, terms]`."""
     # A second and 100 MB that the many processes which only score do not need.
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
 
     vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
     try:
-        return nearest(settled(vectorizer.fit_transform(["", *texts])), keep)
+        return settled(vectorizer.fit_transform(["", *texts]))
     except ValueError as error:
         if "empty vocabulary" not in str(error):
             raise
-        return empty(len(texts))
+        return settled(sparse.coo_array((len(texts) + 1, 1)))
 
 
 def nearest(vectors: Matrix, keep: int) -> Matrix:

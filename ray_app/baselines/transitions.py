@@ -67,10 +67,8 @@ class Transitions:
         popularity = np.maximum(np.bincount(log.items, minlength=log.num_items + 1), 1.0)
         by_source = sparse.diags_array(popularity**-weights.source_power)
         by_target = sparse.diags_array(popularity**-weights.target_power)
-        follows = _follows(log, 1)
-        for distance in range(2, weights.window + 1):
-            follows = follows + weights.decay ** (distance - 1) * _follows(log, distance)
-        graph = settled(by_source @ (follows + weights.backward * follows.T) @ by_target)
+        counts = transition_counts(log, weights.window, weights.decay)
+        graph = settled(by_source @ (counts + weights.backward * counts.T) @ by_target)
         return cls(weights, graph, similarity, log.unscored())
 
     def scores(self, histories: Ragged) -> Scores:
@@ -80,6 +78,14 @@ class Transitions:
         if self.similarity is not None:
             scores += (last_items(histories, self.weights.text, num_items) @ self.similarity).toarray()
         return scores + self.unscored
+
+
+def transition_counts(log: TrainingLog, window: int, decay: float) -> Matrix:
+    """How often column followed row at distances up to `window`, each time worth decay^(distance - 1)."""
+    counts = _follows(log, 1)
+    for distance in range(2, window + 1):
+        counts = counts + decay ** (distance - 1) * _follows(log, distance)
+    return counts
 
 
 def _follows(log: TrainingLog, distance: int) -> Matrix:

@@ -125,6 +125,7 @@ def _origin(storage: Storage, dataset: Dataset, uri: str, config: Config) -> dic
     load_scorer(storage, dataset, uri, config)
     manifest = read_manifest(storage, uri)
     fitted_on = "train part; validation part chose the epoch"
+    fitted_on += " and taught the ranker" if manifest.get("role") == "hybrid" else ""
     if manifest["dataset"].rpartition("/")[2] != dataset.manifest.fingerprint:
         fitted_on += "; of another log, not of this one"
     return {"kind": "model", "fitted_on": fitted_on, "dataset": manifest["dataset"], "checkpoint": uri}

@@ -4,14 +4,16 @@ from typing import Protocol
 
 import torch
 
+from ray_app.checkpoint import fetched, verify
 from ray_app.config import Config
 from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import Ragged
 from ray_app.metrics import Scores
 from ray_app.models.sequence import SequenceModel
 from ray_app.storage import Storage
+from ray_app.tasks.hybrid import is_hybrid, load_hybrid
 from ray_app.tasks.recommend import score
-from ray_app.tasks.recommender import fitted_to, load_trained
+from ray_app.tasks.recommender import fitted_to, load_model
 
 
 class Scorer(Protocol):
@@ -34,11 +36,15 @@ class ModelScorer:
         return score(self._model, histories, self._table)
 
 
-def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config) -> ModelScorer:
+def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config) -> Scorer:
     """The checkpoint at `uri` over the catalogue of `dataset`, on the device that the configuration asks for.
 
     Raises:
         CheckpointError: it is incomplete, damaged, or does not fit.
     """
-    model = fitted_to(load_trained(storage, uri), dataset.items(), config.train.seed)
-    return ModelScorer(model, torch.device("cuda" if config.train.use_gpu else "cpu"))
+    device = torch.device("cuda" if config.train.use_gpu else "cpu")
+    with fetched(storage, uri) as folder:
+        verify(folder)
+        if is_hybrid(folder):
+            return load_hybrid(folder, dataset, device)
+        return ModelScorer(fitted_to(load_model(folder), dataset.items(), config.train.seed), device)

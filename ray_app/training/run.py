@@ -75,11 +75,7 @@ class Run:
             (folder / RECORDS_FILE).write_text(json.dumps(snapshot.progress.records))
             config = dump(self.config.model_copy(update={"schedule": self.schedule}))
             checkpoint.seal(folder, config, role=self.role, dataset=self.dataset.uri)
-            sealed = folder / checkpoint.MANIFEST_FILE
-            manifest = sealed.read_bytes()
-            sealed.unlink()
-            self.storage.upload_folder(folder, self.uri)
-            self.storage.write_bytes(join(self.uri, checkpoint.MANIFEST_FILE), manifest)
+            checkpoint.publish(self.storage, folder, self.uri)
 
     def records(self) -> list[dict[str, Any]]:
         """One record per epoch of a published run."""

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from processes import kill_descendants
 
 from ray_app.config import parse_config
 from ray_app.storage import Storage, join
@@ -26,6 +27,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]
 NAME = "killed_and_resumed"
 RAY = Path(sys.executable).parent / "ray"
+Head = tuple[str, dict[str, str], int]
+"""The address for jobs, the environment of its clients, the process that started it."""
 
 
 def free_port() -> int:
@@ -35,8 +38,8 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
-    """A cluster that `ray start` made: the address for jobs, and the environment of its clients."""
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A cluster that `ray start` made."""
     dashboard = free_port()
     path = f"{RAY.parent}{os.pathsep}{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -63,7 +66,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
             break
         time.sleep(0.5)
     try:
-        yield address, environment
+        yield address, environment, process.pid
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -92,7 +95,7 @@ def config_file(s3_server: object, tmp_path_factory: pytest.TempPathFactory) -> 
         "storage": {"path": storage.path},
         "data": {**data, "events": join(storage.path, "raw", "target")},
         "model": {"dim": 16, "feedforward_dim": 32, "max_history_len": 10, "num_negatives": 16},
-        "train": {"tokens_per_batch": 64, "checkpoint_every_steps": 10},
+        "train": {"tokens_per_batch": 64},
         "pretrain": {
             "data": {**data, "events": join(storage.path, "raw", "source")},
             "schedule": {"phases": [{"name": "pretrain", "epochs": 1, "learning_rate": 0.01}]},
@@ -100,7 +103,7 @@ def config_file(s3_server: object, tmp_path_factory: pytest.TempPathFactory) -> 
         "schedule": {
             "phases": [
                 {"name": "head", "epochs": 1, "groups": [{"match": "^backbone", "rate": "frozen"}, {"match": "^head"}]},
-                {"name": "full", "epochs": 8, "groups": groups, "l2_sp": 0.1, "patience": 8},
+                {"name": "full", "epochs": 6, "groups": groups, "l2_sp": 0.1, "patience": 6},
             ]
         },
         "evaluate": {"scratch": False, "baselines": ["popular"], "bootstrap_samples": 100},
@@ -111,9 +114,9 @@ def config_file(s3_server: object, tmp_path_factory: pytest.TempPathFactory) -> 
     return path, storage
 
 
-def submit(head: tuple[str, dict[str, str]], config: Path, s3: object, *, wait: bool = True) -> str:
+def submit(head: Head, config: Path, s3: object, *, wait: bool = True) -> str:
     """`ray job submit` with the working directory, as a user types it; what it printed."""
-    address, environment = head
+    address, environment, _ = head
     credentials = json.dumps({"env_vars": s3.server.environment()})  # type: ignore[attr-defined]
     folder = config.parent / "work"
     if not folder.exists():
@@ -161,18 +164,6 @@ def in_phase_full(storage: Storage) -> bool:
     return False
 
 
-def kill_job() -> int:
-    """SIGKILL to the driver of the job and to its train workers; how many died."""
-    killed = 0
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            line = command.read_bytes()
-            if f"name={NAME}".encode() in line or b"ray::RayTrainWorker" in line:
-                os.kill(int(command.parent.name), signal.SIGKILL)
-                killed += 1
-    return killed
-
-
 def metrics_of(storage: Storage) -> dict[str, object]:
     [uri] = files(storage, "metrics.json")
     found: dict[str, object] = json.loads(storage.read_bytes(uri))
@@ -180,7 +171,7 @@ def metrics_of(storage: Storage) -> dict[str, object]:
 
 
 def test_killed_in_phase_full_and_submitted_again_gives_the_same_metrics(
-    head: tuple[str, dict[str, str]], config_file: tuple[Path, Storage], s3_server: object
+    head: Head, config_file: tuple[Path, Storage], s3_server: object
 ) -> None:
     config, storage = config_file
     submit(head, config, s3_server)
@@ -191,7 +182,7 @@ def test_killed_in_phase_full_and_submitted_again_gives_the_same_metrics(
     while not in_phase_full(storage):
         assert time.monotonic() < deadline, "phase full was never reached"
         time.sleep(0.2)
-    assert kill_job() >= 2
+    assert kill_descendants(head[2], f"name={NAME}".encode(), b"ray::RayTrainWorker") >= 2  # its driver is one
     assert not files(storage, "metrics.json")
     time.sleep(3)
     printed = submit(head, config, s3_server)

@@ -1,6 +1,7 @@
 """The stages: what they refuse and say, and a run that begins with a checkpoint named by a relative path."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from ray.train import WorkerGroupError
 
 from ray_app.checkpoint import CheckpointError
 from ray_app.config import Config, apply_overrides, parse_config
+from ray_app.data.stream import read_tables
 from ray_app.errors import DataError, StorageError, TrainingError
+from ray_app.tasks.recommend import build_task
+from ray_app.training.snapshot import Progress, Snapshot
 
 pytestmark = pytest.mark.cluster
 
@@ -40,7 +44,10 @@ def make(ray_cluster: None, tmp_path: Path) -> Make:
 def test_a_checkpoint_may_be_named_by_a_relative_path(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Workers, which have a working directory of their own, did not find it."""
     target = stages.target_dataset(make())
-    source = stages.train(stages.finetune_run(make(), target))
+    source_run = stages.finetune_run(make(), target)
+    task = build_task(source_run.config, target, None, partial(read_tables, target.storage))
+    source_run.publish(Snapshot.take(task.model, None, {}, Progress()))
+    source = source_run.uri
     monkeypatch.chdir(tmp_path)
     relative = str(Path(source).relative_to(tmp_path))
     run = stages.finetune_run(make(f"model.start_from={relative}", "schedule.phases=[{name: a, epochs: 1}]"), target)

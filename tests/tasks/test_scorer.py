@@ -2,17 +2,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from ragged import ragged
 
-from ray_app.data.sequences import Ragged
 from ray_app.models.sequence import SequenceModel, SequenceShape
 from ray_app.tasks.recommender import TrainedModel, fitted_to
 from ray_app.tasks.scorer import ModelScorer
 
 CPU = torch.device("cpu")
-
-
-def ragged(*rows):
-    return Ragged(np.array([x for row in rows for x in row], np.int32), np.cumsum([0, *map(len, rows)]))
 
 
 def catalogue(*ids):

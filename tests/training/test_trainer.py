@@ -1,7 +1,6 @@
 """Ray Train around the loop: the same numbers as without Ray, with two workers, after a lost worker, and on S3."""
 
 import os
-import signal
 import threading
 import time
 from functools import partial
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from processes import kill_descendants
 from torch import Tensor
 
 from ray_app import checkpoint
@@ -141,10 +141,8 @@ def test_a_killed_worker_costs_time_and_nothing_else(ray_cluster: None, log: Pat
         while not list(runs.glob("*/checkpoint_*/manifest.json")):
             time.sleep(0.2)
         time.sleep(2)
-        for command in Path("/proc").glob("[0-9]*/cmdline"):
-            if b"RayTrainWorker" in command.read_bytes():
-                os.kill(int(command.parent.name), signal.SIGKILL)
-                killed.set()
+        if kill_descendants(os.getpid(), b"ray::RayTrainWorker"):
+            killed.set()
 
     thread = threading.Thread(target=kill_a_worker, daemon=True)
     thread.start()
@@ -164,7 +162,7 @@ def test_a_fault_of_the_user_is_told_once_and_not_retried(ray_cluster: None, log
 
 def test_fine_tuning_starts_from_a_published_model(ray_cluster: None, log: Path, local: Storage) -> None:
     source = make_run(settings(log, local), local, role="pretrain")
-    source.publish(fit_run(source))
+    source.publish(plain(source))
     config = apply_overrides(
         settings(log, local),
         [

@@ -1,0 +1,144 @@
+"""The ranker: boosted trees that order a user's candidates, fitted to what users of the validation part did next.
+
+Why trees on top, and why on the validation part: the weights of the evidence, learned with the sequence model on the
+train part, rank worse than untrained ones, since counts there hold the very events that are to be foretold and what is
+rare there is likelier later (benchmarks/LOG.md). A held-out part has neither fault.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_app.checkpoint import CheckpointError
+from ray_app.config import RankerConfig
+from ray_app.errors import DataError
+
+MIN_USERS = 50
+"""Fewer users whose next item is among the candidates cannot teach anything."""
+HELD_OUT = 4
+"""One user in so many chooses the number of trees."""
+PATIENCE = 30
+CUT = 10
+
+
+def too_few_users(number: int) -> DataError:
+    """What is raised where nothing can be learned."""
+    return DataError(
+        f"the ranker needs {MIN_USERS} users of the validation part whose next item is among the candidates, and there "
+        f"are {number}: give the validation part more time, or leave ranker out"
+    )
+
+
+class Ranker:
+    """LambdaMART (Burges 2010, MSR-TR-2010-82) as LightGBM has it, on named features."""
+
+    def __init__(self, booster: Any) -> None:
+        self._booster = booster
+        self.features: list[str] = booster.feature_name()
+
+    @classmethod
+    def fit(
+        cls,
+        features: dict[str, NDArray[np.float32]],
+        wanted: NDArray[np.bool_],
+        group_sizes: NDArray[np.int64],
+        config: RankerConfig,
+        *,
+        seed: int,
+        threads: int,
+    ) -> tuple[Self, dict[str, float]]:
+        """Fit on three users in four until NDCG@10 of the fourth stands still, then on all with as many trees.
+
+        Args:
+            features: by name, one number per candidate; the candidates of a user lie side by side.
+            wanted: whether the user took the candidate next.
+            group_sizes: candidates of each user, at least one of whom is wanted.
+            config: size and number of the trees.
+            seed: of the split and of the sampling of rows and features.
+            threads: of LightGBM.
+
+        Returns:
+            The ranker, and what was measured: users, candidates, trees, NDCG@10 of the held-out users.
+
+        Raises:
+            DataError: too few users to learn from.
+        """
+        import lightgbm  # noqa: PLC0415 (a second that the many processes without a ranker do not need)
+
+        if len(group_sizes) < MIN_USERS:
+            raise too_few_users(len(group_sizes))
+        parameters = {
+            "objective": "lambdarank",
+            "metric": "ndcg",
+            "eval_at": [CUT],
+            "lambdarank_truncation_level": 2 * CUT,
+            "learning_rate": config.learning_rate,
+            "num_leaves": config.num_leaves,
+            "min_data_in_leaf": config.min_leaf,
+            "feature_fraction": 0.6,
+            "bagging_fraction": 0.7,
+            "bagging_freq": 1,
+            "lambda_l2": 5.0,
+            "seed": seed,
+            "num_threads": threads,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
+        names = list(features)
+        table = np.stack([features[name] for name in names], axis=1)
+        held_out = np.random.default_rng(seed).permutation(len(group_sizes)) % HELD_OUT == 0
+        of_row = np.repeat(held_out, group_sizes)
+
+        def dataset(rows: NDArray[np.bool_], groups: NDArray[np.bool_]) -> Any:
+            labels = wanted[rows].astype(np.int8)
+            return lightgbm.Dataset(table[rows], labels, group=group_sizes[groups], feature_name=names)
+
+        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+        trial = lightgbm.train(
+            parameters,
+            dataset(~of_row, ~held_out),
+            config.max_trees,
+            valid_sets=[dataset(of_row, held_out)],
+            callbacks=[stop],
+        )
+        everyone = dataset(np.ones(len(table), np.bool_), np.ones(len(group_sizes), np.bool_))
+        booster = lightgbm.train(parameters, everyone, max(trial.best_iteration, 1))
+        measured = {
+            "users": float(len(group_sizes)),
+            "candidates": float(len(table)),
+            "trees": float(booster.num_trees()),
+            "held_out_ndcg@10": float(trial.best_score["valid_0"][f"ndcg@{CUT}"]),
+        }
+        return cls(booster), measured
+
+    def scores(self, features: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+        """One score per candidate; only those of one user may be compared."""
+        table = np.stack([features[name] for name in self.features], axis=1)
+        found: NDArray[np.float64] = self._booster.predict(table, num_threads=1)
+        return found
+
+    def importance(self) -> dict[str, float]:
+        """By feature, the share of the gain of all splits."""
+        gain = self._booster.feature_importance("gain")
+        return dict(zip(self.features, (gain / max(gain.sum(), 1e-12)).tolist(), strict=True))
+
+    def save(self, path: Path) -> None:
+        """Write LightGBM's text format."""
+        path.write_text(self._booster.model_to_string())
+
+    @classmethod
+    def load(cls, path: Path, known: set[str]) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: it asks for features that this version does not compute.
+        """
+        import lightgbm  # noqa: PLC0415 (as above)
+
+        ranker = cls(lightgbm.Booster(model_str=path.read_text()))
+        if unknown := sorted(set(ranker.features) - known):
+            raise CheckpointError(f"{path}: was fitted by another version, to features unknown here: {unknown}")
+        return ranker

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ray_app.evidence.memory import DECAY, Memory
+
+
+def test_what_follows_is_counted_over_powers_of_popularity(memory: Memory):
+    counts = [0, 2, 2, 2, 1, 0]
+    assert memory.counts.tolist() == counts
+    assert memory.forward[1, 2] == pytest.approx(2 / (2**0.25 * 2**0.15))
+    assert memory.forward[1, 3] == pytest.approx(DECAY / (2**0.25 * 2**0.15))
+    assert memory.forward[2, 1] == 0
+    assert memory.backward[2, 1] == pytest.approx(2 / (2**0.25 * 2**0.15))
+    assert memory.around[3, 4] == memory.around[4, 3] == pytest.approx(1 / 2**0.5)
+
+
+def test_texts_and_users_in_common(memory: Memory):
+    assert memory.alike[1, 2] > 0
+    assert memory.alike[1, 3] == 0
+    assert memory.labels[[1]].multiply(memory.labels[[2]]).sum() == pytest.approx(1)  # same brand, same category
+    assert memory.together[1, 2] == pytest.approx(1)
+    assert memory.words.shape[0] == memory.num_items + 1
+    assert memory.words[[0, 5]].nnz == 0  # nothing is said of padding and of an item without a text
+
+
+def test_it_is_the_same_after_a_file(memory: Memory, tmp_path: Path):
+    memory.save(tmp_path / "memory.safetensors")
+    again = Memory.load(tmp_path / "memory.safetensors")
+    assert np.array_equal(again.counts, memory.counts)
+    for name in Memory.matrices():
+        one, other = getattr(memory, name), getattr(again, name)
+        assert one.shape == other.shape
+        assert (one != other).nnz == 0

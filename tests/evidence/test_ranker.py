@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ray_app.checkpoint import CheckpointError
+from ray_app.config import RankerConfig
+from ray_app.errors import DataError
+from ray_app.evidence.ranker import MIN_USERS, Ranker
+
+CONFIG = RankerConfig(max_trees=40, min_leaf=20)
+CANDIDATES = 12
+
+
+def examples(num_users: int):
+    """Of each user's candidates the one with the greatest `good` is wanted, nine times in ten; `noise` says nothing."""
+    rng = np.random.default_rng(0)
+    good, noise = rng.random((2, num_users, CANDIDATES), np.float32)
+    best = np.where(rng.random(num_users) < 0.9, good.argmax(1), rng.integers(CANDIDATES, size=num_users))
+    wanted = np.arange(CANDIDATES) == best[:, None]
+    features = {"noise": noise.ravel(), "good": good.ravel()}
+    return features, wanted.ravel(), np.full(num_users, CANDIDATES)
+
+
+def test_it_learns_what_is_wanted_and_repeats_itself(tmp_path: Path):
+    features, wanted, sizes = examples(600)
+    ranker, measured = Ranker.fit(features, wanted, sizes, CONFIG, seed=0, threads=1)
+    assert measured["users"] == 600
+    assert measured["held_out_ndcg@10"] > 0.85
+    assert ranker.importance()["good"] > 0.8
+    scores = ranker.scores(features)
+    assert (scores.reshape(-1, CANDIDATES).argmax(1) == features["good"].reshape(-1, CANDIDATES).argmax(1)).mean() > 0.8
+    again = Ranker.fit(features, wanted, sizes, CONFIG, seed=0, threads=1)[0]
+    assert np.array_equal(again.scores(features), scores)
+    ranker.save(tmp_path / "ranker.txt")
+    loaded = Ranker.load(tmp_path / "ranker.txt", {"good", "noise"})
+    assert np.array_equal(loaded.scores(dict(reversed(features.items()))), scores)  # features go by their name
+
+
+def test_a_ranker_of_another_version_is_refused(tmp_path: Path):
+    features, wanted, sizes = examples(200)
+    Ranker.fit(features, wanted, sizes, CONFIG, seed=0, threads=1)[0].save(tmp_path / "ranker.txt")
+    with pytest.raises(CheckpointError, match=r"features unknown here: \['noise'\]"):
+        Ranker.load(tmp_path / "ranker.txt", {"good"})
+
+
+def test_too_few_users_to_learn_from():
+    features, wanted, sizes = examples(MIN_USERS - 1)
+    with pytest.raises(DataError, match="leave ranker out"):
+        Ranker.fit(features, wanted, sizes, CONFIG, seed=0, threads=1)

@@ -1,0 +1,113 @@
+"""The hybrid on a small prepared log: fitted, published, loaded, evaluated."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ray_app.checkpoint import MANIFEST_FILE, CheckpointError
+from ray_app.config import Config, apply_overrides, parse_config
+from ray_app.data.dataset import Dataset
+from ray_app.data.prepare import prepare
+from ray_app.data.sequences import COLUMNS, Histories
+from ray_app.errors import DataError
+from ray_app.metrics import top_k
+from ray_app.storage import Storage, join
+from ray_app.tasks.hybrid import MEMORY_FILE, RANKER_FILE, HybridScorer, fit_hybrid, hybrid_uri
+from ray_app.tasks.ranking import evaluate
+from ray_app.tasks.recommend import questions
+from ray_app.tasks.scorer import ModelScorer, load_scorer
+from tests.tasks.conftest import write_log
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def config(small_config: Config) -> Config:
+    return apply_overrides(small_config, ["ranker={max_trees: 20, min_leaf: 5}", "evaluate.exclude_seen=false"])
+
+
+@pytest.fixture(scope="module")
+def hybrid(small_dataset: Dataset, small_models: dict[str, str], config: Config) -> str:
+    facts = fit_hybrid(small_dataset, small_models["fine-tuned"], config)
+    assert facts["users"] >= 50
+    assert sum(facts["importance"].values()) == pytest.approx(1)
+    return hybrid_uri(small_dataset, small_models["fine-tuned"], config)
+
+
+def asked(dataset: Dataset):
+    tables = [dataset.storage.read_table(uri, COLUMNS) for uri in dataset.part_uris]
+    return questions(Histories.from_tables(tables), "test", False)[1]
+
+
+def test_candidates_stand_before_all_others(
+    small_dataset: Dataset, small_models: dict[str, str], hybrid: str, config: Config
+):
+    histories = asked(small_dataset)
+    storage = small_dataset.storage
+    alone = load_scorer(storage, small_dataset, small_models["fine-tuned"], config)
+    both = load_scorer(storage, small_dataset, hybrid, config)
+    assert isinstance(alone, ModelScorer)
+    assert isinstance(both, HybridScorer)
+    before, after = alone.scores(histories), both.scores(histories)
+    assert after.shape == before.shape
+    moved = before[:, 1:] != after[:, 1:]
+    assert moved.any()
+    highest = before[:, 1:].max(axis=1, keepdims=True)
+    assert (after[:, 1:][moved] > np.broadcast_to(highest, moved.shape)[moved]).all()
+    assert np.isfinite(after[:, 1:]).all()
+    assert not np.array_equal(top_k(before, 5)[0], top_k(after, 5)[0])
+
+
+def test_the_second_time_it_is_found_and_a_new_setting_is_another(
+    small_dataset: Dataset, small_models: dict[str, str], hybrid: str, config: Config
+):
+    path = Path(hybrid) / RANKER_FILE
+    written = path.stat().st_mtime_ns
+    fit_hybrid(small_dataset, small_models["fine-tuned"], config)
+    assert path.stat().st_mtime_ns == written
+    other = apply_overrides(config, ["ranker.max_trees=21"])
+    assert hybrid_uri(small_dataset, small_models["fine-tuned"], other) != hybrid
+    assert hybrid_uri(small_dataset, small_models["scratch"], config) != hybrid
+
+
+def test_it_stands_in_the_table(small_dataset: Dataset, small_models: dict[str, str], hybrid: str, config: Config):
+    methods = {"hybrid": hybrid, "fine-tuned": small_models["fine-tuned"]}
+    metrics = evaluate(small_dataset.storage, small_dataset, methods, config)
+    assert list(metrics["methods"])[:2] == ["hybrid", "fine-tuned"]
+    assert metrics["methods"]["hybrid"]["fitted_on"].endswith("and taught the ranker")
+
+
+def test_it_is_refused_for_another_catalogue(
+    ray_cluster: None, small_config: Config, hybrid: str, config: Config, tmp_path: Path
+):
+    write_log(tmp_path / "events.csv", seed=5)
+    text = (tmp_path / "events.csv").read_text().replace(",100", ",900")
+    (tmp_path / "events.csv").write_text(text)
+    other = parse_config(
+        {
+            "storage": {"path": str(tmp_path / "storage")},
+            "data": {"events": str(tmp_path / "events.csv"), "timestamp_unit": "s"},
+        }
+    )
+    dataset = prepare(Storage.from_config(other.storage), other.name, other.data)
+    with pytest.raises(CheckpointError, match="fitted to another catalogue"):
+        load_scorer(dataset.storage, dataset, hybrid, config)
+
+
+def test_a_damaged_memory_is_refused(small_dataset: Dataset, hybrid: str, config: Config, tmp_path: Path):
+    storage = small_dataset.storage
+    storage.download_folder(hybrid, str(tmp_path / "copy"))
+    path = tmp_path / "copy" / MEMORY_FILE
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="its bytes differ"):
+        load_scorer(storage, small_dataset, str(tmp_path / "copy"), config)
+    assert storage.exists(join(hybrid, MANIFEST_FILE))
+
+
+def test_too_few_users_to_learn_from_are_told(small_dataset: Dataset, small_models: dict[str, str], config: Config):
+    few = apply_overrides(config, ["ranker.max_users=10"])
+    with pytest.raises(DataError, match="the ranker needs 50 users"):
+        fit_hybrid(small_dataset, small_models["fine-tuned"], few)
