@@ -117,14 +117,20 @@ def config_file(s3_server: object, tmp_path_factory: pytest.TempPathFactory) -> 
 def submit(head: Head, config: Path, s3: object, *, wait: bool = True) -> str:
     """`ray job submit` with the working directory, as a user types it; what it printed."""
     address, environment, _ = head
-    credentials = json.dumps({"env_vars": s3.server.environment()})  # type: ignore[attr-defined]
+    variables = s3.server.environment() | {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}  # type: ignore[attr-defined]
     folder = config.parent / "work"
     if not folder.exists():
         folder.mkdir()
         for part in ("jobs", "ray_app"):
             shutil.copytree(ROOT / part, folder / part)
         (folder / "pipeline.yaml").write_text(config.read_text())
-    command = [str(RAY), "job", "submit", f"--address={address}", f"--runtime-env-json={credentials}"]
+    command = [
+        str(RAY),
+        "job",
+        "submit",
+        f"--address={address}",
+        f"--runtime-env-json={json.dumps({'env_vars': variables})}",
+    ]
     command += [
         f"--submission-id={NAME}-{time.time_ns()}",
         *([] if wait else ["--no-wait"]),
