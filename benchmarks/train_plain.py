@@ -16,11 +16,12 @@ import pyarrow as pa
 import torch
 from leave_one_out import load_sequences
 
-from ray_app.config import load_config
+from ray_app.config import Config, load_config
 from ray_app.data.batches import num_steps
 from ray_app.data.sequences import Histories
 from ray_app.data.shard import Shard
 from ray_app.metrics import hit_rate, ndcg
+from ray_app.models.sequence import SequenceModel
 from ray_app.tasks.recommend import RecommendTask, target_ranks_of
 from ray_app.tasks.recommender import build_model
 from ray_app.training.loop import LoopSettings, fit
@@ -52,7 +53,18 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     config = load_config(args.config, args.overrides)
-    table, num_items, counts = load_sequences(args.data)
+    model, histories = train(args.data, config, until=args.until)
+    result: dict[str, object] = {"seed": config.train.seed}
+    for name, exclude in (("kept", False), ("excluded", True)):
+        ranks = list(target_ranks_of(model.eval(), histories, "test", exclude))
+        for metric, function in (("hit_rate@10", hit_rate), ("ndcg@10", ndcg)):
+            result[f"test/{metric} {name}"] = round(float(np.concatenate([function(r, 10) for r in ranks]).mean()), 5)
+    print(json.dumps(result))
+
+
+def train(folder: Path, config: Config, until: float | None = None) -> tuple[SequenceModel, Histories]:
+    """Fit `evaluate.scratch_schedule` to the log in `folder`, printing a line per epoch and the best at the end."""
+    table, num_items, counts = load_sequences(folder)
     targets = int(np.maximum(table["num_train"].to_numpy() - 1, 0).sum())
     items = pa.table({"item_id": np.arange(num_items), "train_count": counts})
     model, _ = build_model(config.model, items, config.train.seed)
@@ -66,20 +78,15 @@ def main() -> None:
     def report(record: dict[str, float | str], snapshot: Snapshot) -> None:
         spent = time.process_time() - began - task.validation_s
         print(json.dumps({**record, "train_cpu_s": round(spent, 2), "targets": targets}), flush=True)
-        if args.until and float(record.get("val/ndcg@10", 0)) >= args.until:
+        if until and float(record.get("val/ndcg@10", 0)) >= until:
             raise SystemExit
 
     progress = fit(
         task, config.evaluate.scratch_schedule, LoopSettings(seed=config.train.seed), World.current(), report
     )
     spent = time.process_time() - began - task.validation_s
-    histories = Histories.from_tables([table])
-    result: dict[str, object] = {"best": progress.best, "train_cpu_s": round(spent, 2), "seed": config.train.seed}
-    for name, exclude in (("kept", False), ("excluded", True)):
-        ranks = list(target_ranks_of(model.eval(), histories, "test", exclude))
-        for metric, function in (("hit_rate@10", hit_rate), ("ndcg@10", ndcg)):
-            result[f"test/{metric} {name}"] = round(float(np.concatenate([function(r, 10) for r in ranks]).mean()), 5)
-    print(json.dumps(result))
+    print(json.dumps({"best": progress.best, "train_cpu_s": round(spent, 2)}), flush=True)
+    return model, Histories.from_tables([table])
 
 
 if __name__ == "__main__":

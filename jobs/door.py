@@ -111,13 +111,18 @@ def _ray() -> Iterator[None]:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.CRITICAL)  # errors reach the person as our own sentences
     try:
-        ray.init(logging_level=logging.WARNING, **({} if address else _local_cluster()))
+        ray.init(logging_level=logging.WARNING, **(_joined_cluster(address) if address else _local_cluster()))
     except ConnectionError as error:
         raise UserError(f"RAY_ADDRESS={address}: no Ray cluster answers there ({error})") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _joined_cluster(address: str) -> dict[str, Any]:
+    # An actor of Ray Train looks for its own cluster, and prints a traceback where the machine has two.
+    return {} if "://" in address else {"runtime_env": {"env_vars": {"RAY_ADDRESS": address}}}
 
 
 def _local_cluster() -> dict[str, Any]:

@@ -205,18 +205,20 @@ class Describer:
         size = self._config.evaluate.batch_users
         for start in range(0, len(asked), size):
             stop = min(start + size, len(asked))
-            table = self._describe(known.slice(start, stop), targets.slice(start, stop))
+            table = described_examples(self._evidences, known.slice(start, stop), targets.slice(start, stop))
             if table.num_rows:
                 yield table
 
-    def _describe(self, known: Ragged, targets: Ragged) -> pa.Table:
-        scores, pairs, described = self._evidences.describe(known)
-        width = scores.shape[1]
-        asked = np.repeat(np.arange(len(scores)), targets.lengths) * np.int64(width) + targets.values
-        wanted = np.isin(pairs.users * np.int64(width) + pairs.items, asked)
-        taught = np.bincount(pairs.users, wanted, len(scores)) > 0
-        kept = taught[pairs.users]
-        users = pairs.users[kept]
-        first = np.append(True, users[1:] != users[:-1]) if len(users) else np.zeros(0, np.bool_)
-        columns = {name: column[kept] for name, column in described.items()}
-        return pa.table({**columns, WANTED: wanted[kept], FIRST: first})
+
+def described_examples(evidences: Evidences, known: Ragged, targets: Ragged) -> pa.Table:
+    """The candidates of users that took one of them next: features, whether it was taken, where a user begins."""
+    scores, pairs, described = evidences.describe(known)
+    width = scores.shape[1]
+    asked = np.repeat(np.arange(len(scores)), targets.lengths) * np.int64(width) + targets.values
+    wanted = np.isin(pairs.users * np.int64(width) + pairs.items, asked)
+    taught = np.bincount(pairs.users, wanted, len(scores)) > 0
+    kept = taught[pairs.users]
+    users = pairs.users[kept]
+    first = np.append(True, users[1:] != users[:-1]) if len(users) else np.zeros(0, np.bool_)
+    columns = {name: column[kept] for name, column in described.items()}
+    return pa.table({**columns, WANTED: wanted[kept], FIRST: first})
