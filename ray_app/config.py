@@ -118,7 +118,7 @@ class RankerConfig(Section):
     """Trees over all kinds of evidence (sequence model, transitions, texts, habits), fitted on the validation part."""
 
     max_trees: Positive = 400
-    """Fewer are kept where held-out users are served no better by more."""
+    """Fewer are kept where more serve held-out users no better."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     num_leaves: Annotated[int, Field(ge=2)] = 15
     min_leaf: Positive = 200

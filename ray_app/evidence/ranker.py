@@ -17,8 +17,7 @@ from ray_app.errors import DataError
 
 MIN_USERS = 50
 """Fewer users whose next item is among the candidates cannot teach anything."""
-HELD_OUT = 4
-"""One user in so many chooses the number of trees."""
+FOLDS = 4
 PATIENCE = 30
 CUT = 10
 
@@ -49,14 +48,14 @@ class Ranker:
         seed: int,
         threads: int,
     ) -> tuple[Self, dict[str, float]]:
-        """Fit on three users in four until NDCG@10 of the fourth stands still, then on all with as many trees.
+        """Choose the number of trees by cross-validation over users, then fit as many to all of them.
 
         Args:
             features: by name, one number per candidate; the candidates of a user lie side by side.
             wanted: whether the user took the candidate next.
             group_sizes: candidates of each user, at least one of whom is wanted.
             config: size and number of the trees.
-            seed: of the split and of the sampling of rows and features.
+            seed: of the sampling of rows and features.
             threads: of LightGBM.
 
         Returns:
@@ -89,28 +88,19 @@ class Ranker:
         }
         names = list(features)
         table = np.stack([features[name] for name in names], axis=1)
-        held_out = np.random.default_rng(seed).permutation(len(group_sizes)) % HELD_OUT == 0
-        of_row = np.repeat(held_out, group_sizes)
-
-        def dataset(rows: NDArray[np.bool_], groups: NDArray[np.bool_]) -> Any:
-            labels = wanted[rows].astype(np.int8)
-            return lightgbm.Dataset(table[rows], labels, group=group_sizes[groups], feature_name=names)
-
-        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-        trial = lightgbm.train(
-            parameters,
-            dataset(~of_row, ~held_out),
-            config.max_trees,
-            valid_sets=[dataset(of_row, held_out)],
-            callbacks=[stop],
+        data = lightgbm.Dataset(
+            table, wanted.astype(np.int8), group=group_sizes, feature_name=names, params=parameters, free_raw_data=False
         )
-        everyone = dataset(np.ones(len(table), np.bool_), np.ones(len(group_sizes), np.bool_))
-        booster = lightgbm.train(parameters, everyone, max(trial.best_iteration, 1))
+        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+        # Folds of whole users, all grown at the same pace, until the mean of what they hold out stands still.
+        curve: dict[str, Any] = lightgbm.cv(parameters, data, config.max_trees, nfold=FOLDS, callbacks=[stop])
+        [held_out] = [values for name, values in curve.items() if name.endswith("-mean")]
+        booster = lightgbm.train(parameters, data, len(held_out))
         measured = {
             "users": float(len(group_sizes)),
             "candidates": float(len(table)),
             "trees": float(booster.num_trees()),
-            "held_out_ndcg@10": float(trial.best_score["valid_0"][f"ndcg@{CUT}"]),
+            "held_out_ndcg@10": float(held_out[-1]),
         }
         return cls(booster), measured
 

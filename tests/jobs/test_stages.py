@@ -11,9 +11,11 @@ from ray.train import WorkerGroupError
 
 from ray_app.checkpoint import CheckpointError
 from ray_app.config import Config, apply_overrides, parse_config
+from ray_app.data.dataset import Dataset
 from ray_app.data.stream import read_tables
 from ray_app.errors import DataError, StorageError, TrainingError
 from ray_app.tasks.recommend import build_task
+from ray_app.training.run import Run
 from ray_app.training.snapshot import Progress, Snapshot
 
 pytestmark = pytest.mark.cluster
@@ -41,13 +43,18 @@ def make(ray_cluster: None, tmp_path: Path) -> Make:
     return lambda *overrides: apply_overrides(config, overrides)
 
 
+def published(config: Config, target: Dataset) -> Run:
+    """The run of `config` as if it were over, with the weights that it begins with."""
+    run = stages.finetune_run(config, target)
+    task = build_task(run.config, target, None, partial(read_tables, target.storage))
+    run.publish(Snapshot.take(task.model, None, {}, Progress()))
+    return run
+
+
 def test_a_checkpoint_may_be_named_by_a_relative_path(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Workers, which have a working directory of their own, did not find it."""
     target = stages.target_dataset(make())
-    source_run = stages.finetune_run(make(), target)
-    task = build_task(source_run.config, target, None, partial(read_tables, target.storage))
-    source_run.publish(Snapshot.take(task.model, None, {}, Progress()))
-    source = source_run.uri
+    source = published(make(), target).uri
     monkeypatch.chdir(tmp_path)
     relative = str(Path(source).relative_to(tmp_path))
     run = stages.finetune_run(make(f"model.start_from={relative}", "schedule.phases=[{name: a, epochs: 1}]"), target)
@@ -105,3 +112,12 @@ def test_pretraining_sees_nothing_past_the_cutoffs_of_the_target(make: Make, spl
             stages.source_dataset(config, target)
     else:
         assert stages.source_dataset(config, target).manifest.counts.train_events
+
+
+def test_a_ranker_is_fitted_where_it_is_configured(make: Make):
+    target = stages.target_dataset(make())
+    run = published(make(), target)
+    assert stages.main_model(make(), target, run) == run.uri
+    assert stages.compared_models(make(), target, {"scratch": run}) == {"scratch": run.uri}
+    with pytest.raises(DataError, match="the ranker needs 50 users"):  # and 40 are not enough
+        stages.compared_models(make("ranker={}"), target, {"scratch": run})
