@@ -56,7 +56,7 @@ class Ranker:
             group_sizes: candidates of each user, at least one of whom is wanted.
             config: size and number of the trees.
             seed: of the sampling of rows and features.
-            threads: of LightGBM.
+            threads: of LightGBM; 0 leaves it to OpenMP.
 
         Returns:
             The ranker, and what was measured: users, candidates, trees, NDCG@10 of the held-out users.

@@ -153,7 +153,8 @@ def _fit_ranker(table: pa.Table, ranker: RankerConfig, config: Config) -> tuple[
     wanted = columns.pop(WANTED)
     starts = np.flatnonzero(columns.pop(FIRST))
     sizes = np.diff(np.append(starts, table.num_rows))
-    return Ranker.fit(columns, wanted, sizes, ranker, seed=config.train.seed, threads=config.train.cpus_per_worker)
+    # As many threads as OpenMP gives, since nothing else runs here meanwhile; their number does not change the result.
+    return Ranker.fit(columns, wanted, sizes, ranker, seed=config.train.seed, threads=0)
 
 
 def _examples(dataset: Dataset, model_uri: str, memory_uri: str, config: Config, progress: Progress | None) -> pa.Table:
