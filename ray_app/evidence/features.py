@@ -16,6 +16,16 @@ GRAPH_RECENCY, TEXT_RECENCY = (1.0, 0.4, 0.15), (0.8, 0.4, 0.0)
 """Weights of these places in the untrained transition graph with text."""
 HALF_LIFE = 50.0
 """In events, of the fading count of an item that was had before."""
+FEATURES = (
+    "logit",
+    "log_share",
+    "place",
+    *(f"{kind}_{place}" for place in PLACES for kind in ("forward", "backward", "words", "labels", "vector")),
+    *("graph", "graph_text", "last_popularity"),
+    *("forward", "backward", "around", "together", "alike", "vector", "popularity", "history"),
+    *("had", "had_share", "had_fading", "had_age", "had_overdue"),
+)
+"""Names of all features, in the order in which `features` gives them."""
 Column = NDArray[np.float32]
 
 

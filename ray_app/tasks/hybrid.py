@@ -21,7 +21,7 @@ from ray_app.config import Config, RankerConfig, dump, fingerprint
 from ray_app.data.dataset import Dataset
 from ray_app.data.pool import map_parts
 from ray_app.data.sequences import COLUMNS, Histories, Ragged
-from ray_app.evidence.features import features
+from ray_app.evidence.features import FEATURES, features
 from ray_app.evidence.memory import Memory
 from ray_app.evidence.pairs import Pairs, candidates, read_memory
 from ray_app.evidence.ranker import Ranker, too_few_users
@@ -95,7 +95,7 @@ def load_hybrid(folder: Path, dataset: Dataset, device: torch.device) -> HybridS
         )
     facts = json.loads((folder / FACTS_FILE).read_text())
     evidences = Evidences(trained.model, Memory.load(folder / MEMORY_FILE), device, exclude_seen=facts["exclude_seen"])
-    return HybridScorer(evidences, Ranker.load(folder / RANKER_FILE, set(facts["importance"])))
+    return HybridScorer(evidences, Ranker.load(folder / RANKER_FILE, set(FEATURES)))
 
 
 def hybrid_uri(dataset: Dataset, model_uri: str, config: Config) -> str:

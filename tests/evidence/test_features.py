@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from ragged import ragged
 
-from ray_app.evidence.features import GRAPH_RECENCY, TEXT_RECENCY, features
+from ray_app.evidence.features import FEATURES, GRAPH_RECENCY, TEXT_RECENCY, features
 from ray_app.evidence.memory import Memory
 from ray_app.evidence.pairs import Pairs, read_memory
 
@@ -33,6 +33,7 @@ def described(memory: Memory) -> tuple[Pairs, dict[str, np.ndarray]]:
 
 def test_every_feature_is_a_finite_number_for_each_pair(described):
     pairs, found = described
+    assert tuple(found) == FEATURES
     for name, column in found.items():
         assert column.shape == pairs.items.shape, name
         assert column.dtype == np.float32, name

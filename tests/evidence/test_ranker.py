@@ -22,7 +22,7 @@ def examples(num_users: int):
     return features, wanted.ravel(), np.full(num_users, CANDIDATES)
 
 
-def test_it_learns_what_is_wanted_and_repeats_itself(tmp_path: Path):
+def test_it_learns_what_is_wanted_and_repeats_itself_with_any_number_of_threads(tmp_path: Path):
     features, wanted, sizes = examples(600)
     ranker, measured = Ranker.fit(features, wanted, sizes, CONFIG, seed=0, threads=1)
     assert measured["users"] == 600
@@ -30,7 +30,7 @@ def test_it_learns_what_is_wanted_and_repeats_itself(tmp_path: Path):
     assert ranker.importance()["good"] > 0.8
     scores = ranker.scores(features)
     assert (scores.reshape(-1, CANDIDATES).argmax(1) == features["good"].reshape(-1, CANDIDATES).argmax(1)).mean() > 0.8
-    again = Ranker.fit(features, wanted, sizes, CONFIG, seed=0, threads=1)[0]
+    again = Ranker.fit(features, wanted, sizes, CONFIG, seed=0, threads=2)[0]
     assert np.array_equal(again.scores(features), scores)
     ranker.save(tmp_path / "ranker.txt")
     loaded = Ranker.load(tmp_path / "ranker.txt", {"good", "noise"})
