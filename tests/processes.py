@@ -1,9 +1,35 @@
-"""Processes that a test may kill: those that it started, itself or through others."""
+"""Processes of a test: pairs that train together, and those below it that it may kill."""
 
 import contextlib
+import gc
 import os
 import signal
+import sys
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+
+import torch
+from torch import distributed, multiprocessing
+
+
+def run_two_workers(body: Callable[..., None], folder: Path, *args: object) -> None:
+    """`body(rank, folder, *args)` in two processes of one gloo group; what it raises is raised here."""
+    multiprocessing.start_processes(_worker, (body, folder, args), nprocs=2, start_method="spawn")
+
+
+def _worker(rank: int, body: Callable[..., None], folder: Path, args: tuple[object, ...]) -> None:
+    torch.set_num_threads(1)
+    meet = f"file://{folder}/meet"
+    distributed.init_process_group("gloo", meet, timedelta(seconds=60), rank=rank, world_size=2)
+    body(rank, folder, *args)
+    gc.collect()  # a model that still holds the group would keep its threads
+    distributed.barrier()
+    distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of gloo that are left when the interpreter goes down abort it now and then (SIGABRT).
+    os._exit(0)
 
 
 def kill_descendants(ancestor: int, *wanted: bytes) -> int:

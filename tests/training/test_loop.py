@@ -3,13 +3,14 @@
 import copy
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, multiprocessing, nn
+from processes import run_two_workers
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from ray_app.errors import TrainingError
 from ray_app.schedule import ParamGroup, Phase, Schedule
@@ -252,41 +253,31 @@ def test_rate_rises_over_the_warm_up_and_falls_with_the_cosine() -> None:
     ]
 
 
-def _worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def _one_of_two(rank: int, folder: Path) -> None:
     task = Regression(rank, 2, dropout=0.0, pretrained=True)
     fit(task, TWO_PHASES, LoopSettings(), World.current(), lambda *_: None)
-    torch.distributed.destroy_process_group()
     if rank == 0:
-        from safetensors.torch import save_file
-
-        save_file(copy.deepcopy(task.model.state_dict()), f"{folder}/two.safetensors")
+        save_file(copy.deepcopy(task.model.state_dict()), folder / "two.safetensors")
 
 
 def test_two_workers_equal_one_at_the_same_global_batch(tmp_path: Path) -> None:
-    multiprocessing.start_processes(_worker, (str(tmp_path),), nprocs=2, start_method="spawn")
-    from safetensors.torch import load_file
-
+    run_two_workers(_one_of_two, tmp_path)
     one = Regression(dropout=0.0, pretrained=True)
     fit(one, TWO_PHASES, LoopSettings(), World.current(), lambda *_: None)
     for name, value in load_file(tmp_path / "two.safetensors").items():
         torch.testing.assert_close(value, one.model.state_dict()[name], rtol=1e-5, atol=1e-6)
 
 
-def _two_workers(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    meet = f"file://{folder}/meet"
-    torch.distributed.init_process_group("gloo", meet, timedelta(seconds=60), rank=rank, world_size=2)
+def _resume_and_stop(rank: int, folder: Path) -> None:
     settings, phases = LoopSettings(checkpoint_every_steps=4), schedule(TWO_PHASES.phases[1])
 
     def save(record: dict[str, float | str], snapshot: Snapshot) -> None:
         if rank == 0 and not record:
-            snapshot.save(Path(folder))
+            snapshot.save(folder)
 
     whole = fit(Regression(rank, 2), phases, settings, World.current(), save)
     torch.distributed.barrier()
-    start = Snapshot.load(Path(folder))
+    start = Snapshot.load(folder)
     assert start.progress.step == 4
     resumed = fit(Regression(rank, 2), phases, settings, World.current(), lambda *_: None, start)
     assert losses(resumed) == pytest.approx(losses(whole), rel=1e-12)
@@ -295,9 +286,8 @@ def _two_workers(rank: int, folder: str) -> None:
     poisoned.poison_at = 5 if rank else None
     with pytest.raises(TrainingError, match=r"not finite in phase 'full', epoch 1, step 5"):
         fit(poisoned, phases, LoopSettings(), World.current(), lambda *_: None)
-    torch.distributed.destroy_process_group()
 
 
 def test_two_workers_resume_with_the_losses_of_both_and_stop_together(tmp_path: Path) -> None:
     """After a resume all workers went on from the first one's sums, and a loss of one stopped that one alone."""
-    multiprocessing.start_processes(_two_workers, (str(tmp_path),), nprocs=2, start_method="spawn")
+    run_two_workers(_resume_and_stop, tmp_path)

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from processes import kill_descendants
-from torch import Tensor, multiprocessing
+from processes import kill_descendants, run_two_workers
+from torch import Tensor
 
 from ray_app import checkpoint
 from ray_app.config import Config, apply_overrides, parse_config
@@ -105,18 +105,15 @@ def plain(run: Run) -> Snapshot:
     return Snapshot.take(task.model, None, {}, progress)
 
 
-def _one_of_two(rank: int, folder: str, run: Run) -> None:
+def _one_of_two(rank: int, folder: Path, run: Run) -> None:
     """One of two processes of the plain loop."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     last: list[Snapshot] = []
     task = build_task(run.config, run.dataset, None, partial(read_tables, run.storage), rank, 2)
     world = World.current()
     fit(task, run.schedule, loop_settings(run, world.device), world, lambda _, now: last.append(now))
     if rank == 0:
-        (found := Path(folder) / "two").mkdir()
+        (found := folder / "two").mkdir()
         Snapshot.take(task.model, None, {}, last[-1].progress).save(found)
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.s3
@@ -130,7 +127,7 @@ def test_two_ray_workers_on_s3_equal_two_of_the_plain_loop(
     run.publish(with_ray)
     assert run.is_published()
     assert load_trained(storage, run.uri).model.num_items == run.dataset.num_items
-    multiprocessing.start_processes(_one_of_two, (str(tmp_path), run), nprocs=2, start_method="spawn")
+    run_two_workers(_one_of_two, tmp_path, run)
     without = Snapshot.load(tmp_path / "two")
     assert_same(with_ray.model, without.model)
     assert losses(with_ray) == losses(without)
