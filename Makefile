@@ -2,6 +2,7 @@
 # Everything runs in .venv, which whatever needs it first makes from a bare python3 (3.11 or newer).
 PYTHON ?= python3
 THREADS ?= 1
+WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -22,9 +23,10 @@ $(READY): requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/python jobs/demo.py
 
-# Threads beside processes on shared cores make tests slower, not faster.
+# Two processes side by side, since tests that start Ray wait for it more than they work. Threads beside processes on
+# shared cores make them slower, not faster. A single test with a debugger: .venv/bin/python -m pytest tests/...
 test: setup
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup
 
 lint: setup
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import clusters
 import pytest
 from s3_server import S3Server, running
 
@@ -65,24 +66,26 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return Storage.from_config(request.getfixturevalue("s3"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the shared cluster run in one process, however many there are."""
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One Ray for the whole run: four CPUs, no dashboard."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        object_store_memory=200_000_000,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        runtime_env={"env_vars": RAY_SETTINGS},
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with clusters.running(num_cpus=4) as head:
+        # The address is for an actor of Ray Train, which looks for its own cluster and may find another one.
+        variables = RAY_SETTINGS | {"RAY_ADDRESS": head.address}
+        ray.init(address=head.address, log_to_driver=False, logging_level="error", runtime_env={"env_vars": variables})
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @pytest.fixture(scope="session")

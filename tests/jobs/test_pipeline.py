@@ -1,22 +1,18 @@
 """The whole pipeline behind `ray job submit`, from S3 and to S3, killed in phase `full` and submitted again."""
 
-import contextlib
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import clusters
 import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from clusters import RAY, Head
 from processes import kill_descendants
 
 from ray_app.config import parse_config
@@ -26,52 +22,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
 NAME = "killed_and_resumed"
-RAY = Path(sys.executable).parent / "ray"
-Head = tuple[str, dict[str, str], int]
-"""The address for jobs, the environment of its clients, the process that started it."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """A cluster that `ray start` made."""
-    dashboard = free_port()
-    path = f"{RAY.parent}{os.pathsep}{os.environ['PATH']}"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment = kept | {"RAY_AUTH_MODE": "disabled", "PATH": path}
-    command = [str(RAY), "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=3"]
-    command += [
-        f"--dashboard-port={dashboard}",
-        f"--ray-client-server-port={free_port()}",
-        f"--dashboard-agent-listen-port={free_port()}",
-        "--object-store-memory=200000000",
-        # Its own: a cluster that was killed leaves its address in the usual folder, where later ones would wait for it.
-        f"--temp-dir={(folder := tempfile.mkdtemp(prefix='ray-'))}",
-    ]
-    log_file = tmp_path_factory.mktemp("head") / "log"
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    address = f"http://127.0.0.1:{dashboard}"
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log_file.read_text()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", dashboard), 1):
-            break
-        time.sleep(0.5)
-    try:
-        yield address, environment, process.pid
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
+def head() -> Iterator[Head]:
+    """A cluster that takes jobs."""
+    with clusters.running(num_cpus=3, accepts_jobs=True) as head:
+        yield head
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +73,6 @@ def config_file(s3_server: object, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def submit(head: Head, config: Path, s3: object, *, wait: bool = True) -> str:
     """`ray job submit` with the working directory, as a user types it; what it printed."""
-    address, environment, _ = head
     variables = s3.server.environment() | {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}  # type: ignore[attr-defined]
     folder = config.parent / "work"
     if not folder.exists():
@@ -128,7 +84,7 @@ def submit(head: Head, config: Path, s3: object, *, wait: bool = True) -> str:
         str(RAY),
         "job",
         "submit",
-        f"--address={address}",
+        f"--address={head.jobs_address}",
         f"--runtime-env-json={json.dumps({'env_vars': variables})}",
     ]
     command += [
@@ -139,7 +95,7 @@ def submit(head: Head, config: Path, s3: object, *, wait: bool = True) -> str:
     ]
     command += ["--", "python", "jobs/pipeline.py", "--config", "pipeline.yaml", f"name={NAME}"]
     for _ in range(30):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+        done = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=900, check=False)
         if "No available agent" not in done.stderr:  # the head takes a while to be ready for jobs
             break
         time.sleep(2)
@@ -188,7 +144,7 @@ def test_killed_in_phase_full_and_submitted_again_gives_the_same_metrics(
     while not in_phase_full(storage):
         assert time.monotonic() < deadline, "phase full was never reached"
         time.sleep(0.2)
-    assert kill_descendants(head[2], f"name={NAME}".encode(), b"ray::RayTrainWorker") >= 2  # its driver is one
+    assert kill_descendants(head.pid, f"name={NAME}".encode(), b"ray::RayTrainWorker") >= 2  # its driver is one
     assert not files(storage, "metrics.json")
     time.sleep(3)
     printed = submit(head, config, s3_server)
