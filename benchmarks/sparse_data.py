@@ -1,0 +1,222 @@
+"""What pretraining is worth, by how much the target has: NDCG@10 of five strategies on shares of the target's users.
+
+    PYTHONPATH=jobs python benchmarks/sparse_data.py --config jobs/configs/demo.yaml --demo FOLDER [key=value ...]
+
+Prepares both logs (`--demo` lays out those of `make demo` in FOLDER first), pretrains once, and trains with the plain
+loop, for each share and seed, on a random part of the target's users (a smaller share lies inside every larger one of
+the same seed). Counts, training and early stopping see these users alone; the test asks for all users, of whom the
+others are new customers: their histories are read, and nothing was learned from them. An epoch has at least 8 steps,
+however small the share, so that no strategy fails for want of steps.
+
+Strategies: `scratch` (evaluate.scratch_schedule), `head` (the first phase of the schedule alone), `full` (everything at
+once from the pretrained weights, without L2-SP), `two-phase` (the schedule without L2-SP) and `two-phase + L2-SP` (the
+schedule). `pretrained` is what all but scratch begin with. The two that have one phase for everything, scratch and
+full, get the best on validation of three learning rates.
+
+One JSON line per model; at the end a table (means over seeds) with the paired difference to scratch and its 95%
+bootstrap interval over users. `--picture FILE` draws it as SVG.
+"""
+
+import argparse
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from curves import Curve, draw
+from demo import write_logs
+from numpy.typing import NDArray
+from rich.console import Console
+
+from ray_app.config import Config, StorageConfig, load_config
+from ray_app.data.batches import num_steps
+from ray_app.data.dataset import Dataset
+from ray_app.data.prepare import prepare
+from ray_app.data.sequences import Histories
+from ray_app.data.shard import Shard
+from ray_app.data.stream import read_tables
+from ray_app.metrics import bootstrap_interval, ndcg, paired_difference
+from ray_app.models.sequence import SequenceModel
+from ray_app.schedule import Phase, Schedule
+from ray_app.schema import Col
+from ray_app.storage import Storage
+from ray_app.tasks.recommend import RecommendTask, target_ranks_of
+from ray_app.tasks.recommender import TrainedModel, build_model, load_trained
+from ray_app.training.loop import LoopSettings, fit
+from ray_app.training.run import Run
+from ray_app.training.snapshot import Snapshot
+from ray_app.training.world import World
+
+RATES = (1.0, 0.3, 0.1)
+"""Factors on the learning rate, of which scratch and plain fine-tuning take the best on validation."""
+MIN_STEPS = 8
+PLAN = "two-phase + L2-SP"
+
+
+@dataclass(frozen=True)
+class Log:
+    """Users to learn from, and the catalogue as they know it."""
+
+    table: pa.Table
+    items: pa.Table
+
+    @property
+    def num_targets(self) -> int:
+        """Events that have one before them."""
+        return int(np.maximum(self.table[Col.NUM_TRAIN].to_numpy() - 1, 0).sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--demo", type=Path, help="folder for the logs of make demo and all that is made of them")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.5, 1.0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--picture", type=Path)
+    parser.add_argument("overrides", nargs="*")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    config = load_config(args.config, [*(demo_paths(args.demo) if args.demo else ()), *args.overrides])
+    target, pretrained = prepared(config)
+    whole = Log(pa.concat_tables(read_tables(target.storage, target.part_uris)), target.items())
+    found: dict[tuple[float, str], list[NDArray[np.float64]]] = defaultdict(list)
+    for seed in range(args.seeds):
+        for share in sorted(args.shares):
+            log = part_of(whole, share, seed)
+            for name, model in strategies(log, config, pretrained, seed):
+                found[share, name].append(gains(model, whole, config))
+                line = {"share": share, "seed": seed, "users": len(log.table), "strategy": name}
+                print(json.dumps({**line, "ndcg@10": round(float(found[share, name][-1].mean()), 5)}), flush=True)
+    means = {key: np.mean(per_seed, axis=0) for key, per_seed in found.items()}
+    print(table(means, config))
+    if args.picture:
+        args.picture.write_text(picture(means, {share: round(share * len(whole.table)) for share, _ in means}))
+
+
+def demo_paths(folder: Path) -> list[str]:
+    """Lay out the demo's logs in `folder`, and say so to its configuration."""
+    raw = str(folder / "raw")
+    if not (folder / "raw" / "items_region").exists():
+        write_logs(Storage.from_config(StorageConfig()), raw, Console(stderr=True))
+    places = {"data": "region", "pretrain.data": "other_stores"}
+    paths = [f"{section}.events={raw}/{name}" for section, name in places.items()]
+    return [f"storage.path={folder / 'runs'}", *paths, *(f"{s}.items={raw}/items_{n}" for s, n in places.items())]
+
+
+def prepared(config: Config) -> tuple[Dataset, TrainedModel]:
+    """The target's dataset and the pretrained model, as the pipeline would make them."""
+    assert config.pretrain is not None, "this benchmark needs a source to pretrain on"
+    storage = Storage.from_config(config.storage)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=500_000_000)
+    target = prepare(storage, config.name, config.data)
+    source = prepare(storage, config.name, config.pretrain.data)
+    ray.shutdown()
+    run = Run("pretrain", config, config.pretrain.schedule, source)
+    if not run.is_published():
+        log = Log(pa.concat_tables(read_tables(storage, source.part_uris)), source.items())
+        run.publish(
+            trained(build_model(config.model, log.items, config.train.seed)[0], {}, log, run.schedule, config)[0]
+        )
+    return target, load_trained(storage, run.uri)
+
+
+def part_of(whole: Log, share: float, seed: int) -> Log:
+    """A random share of the users, with item counts that know of no other."""
+    order = np.random.default_rng(seed).permutation(len(whole.table))
+    table = whole.table.take(np.sort(order[: max(round(share * len(order)), 1)]))
+    counts = np.bincount(Histories.from_tables([table]).train().values, minlength=len(whole.items) + 1)[1:]
+    place = whole.items.column_names.index(Col.TRAIN_COUNT)
+    field = whole.items.schema.field(place)
+    return Log(table, whole.items.set_column(place, field, pa.array(counts, field.type)))
+
+
+def strategies(log: Log, config: Config, pretrained: TrainedModel, seed: int) -> Iterator[tuple[str, SequenceModel]]:
+    """Each strategy's model, by name."""
+    head, *_, full = config.schedule.phases
+
+    def tuned(*phases: Phase) -> tuple[SequenceModel, float]:
+        model, reference = build_model(config.model, log.items, seed, pretrained)
+        schedule = config.schedule.model_copy(update={"phases": phases})
+        return model, trained(model, reference, log, schedule, config, seed)[1]
+
+    def begun(phase: Phase) -> tuple[SequenceModel, float]:
+        model, _ = build_model(config.model, log.items, seed)
+        schedule = config.evaluate.scratch_schedule.model_copy(update={"phases": (phase,)})
+        return model, trained(model, {}, log, schedule, config, seed)[1]
+
+    def best(fitted: Callable[[Phase], tuple[SequenceModel, float]], phase: Phase) -> SequenceModel:
+        rates = [phase.learning_rate * factor for factor in RATES]
+        outcomes = [fitted(phase.model_copy(update={"learning_rate": rate})) for rate in rates]
+        return max(outcomes, key=lambda outcome: outcome[1])[0]
+
+    yield "pretrained", build_model(config.model, log.items, seed, pretrained)[0].eval()
+    [scratch] = config.evaluate.scratch_schedule.phases
+    yield "scratch", best(begun, scratch)
+    yield "head", tuned(head.model_copy(update={"patience": full.patience}))[0]
+    epochs = sum(phase.epochs for phase in config.schedule.phases)
+    at_once = Phase(name="full", epochs=epochs, learning_rate=full.learning_rate, patience=full.patience)
+    yield "full", best(tuned, at_once)
+    yield "two-phase", tuned(*(phase.model_copy(update={"l2_sp": 0.0}) for phase in config.schedule.phases))[0]
+    yield PLAN, tuned(*config.schedule.phases)[0]
+
+
+def trained(
+    model: SequenceModel,
+    reference: dict[str, torch.Tensor],
+    log: Log,
+    schedule: Schedule,
+    config: Config,
+    seed: int = 0,
+) -> tuple[Snapshot, float]:
+    """Fit in place; the last snapshot, and the best validation metric."""
+    tokens = min(config.train.tokens_per_batch, max(log.num_targets // MIN_STEPS, 1))
+    task = RecommendTask(
+        model, reference, Shard([], log.num_targets, lambda _: iter([log.table]), config.train.window_users),
+        num_steps(log.num_targets, tokens), config.model,
+        train_counts=torch.from_numpy(log.items[Col.TRAIN_COUNT].to_numpy().copy()),
+        exclude_seen=config.evaluate.exclude_seen,
+    )  # fmt: skip
+    progress = fit(task, schedule, LoopSettings(seed=seed), World.current(), lambda *_: None)
+    return Snapshot.take(model.eval(), None, {}, progress), progress.best or 0.0
+
+
+def gains(model: SequenceModel, whole: Log, config: Config) -> NDArray[np.float64]:
+    """NDCG@10 of every user with a target in the test part."""
+    histories = Histories.from_tables([whole.table])
+    ranks = target_ranks_of(model, histories, "test", config.evaluate.exclude_seen)
+    return np.concatenate([ndcg(batch, 10) for batch in ranks])
+
+
+def table(means: dict[tuple[float, str], NDArray[np.float64]], config: Config) -> str:
+    """Markdown: a row per share, a column per strategy, the difference of the whole plan to scratch."""
+    names = list(dict.fromkeys(name for _, name in means))
+    lines = [f"| users | {' | '.join(names)} | {PLAN} - scratch |", "|---" * (len(names) + 2) + "|"]
+    for share in sorted({share for share, _ in means}):
+        cells = [f"{means[share, name].mean():.4f}" for name in names]
+        difference, low, high = paired_difference(
+            means[share, PLAN], means[share, "scratch"], config.evaluate.bootstrap_samples, config.train.seed
+        )
+        lines.append(f"| {share:.0%} | {' | '.join(cells)} | {difference:+.4f} ({low:+.4f} to {high:+.4f}) |")
+    return "\n".join(lines)
+
+
+def picture(means: dict[tuple[float, str], NDArray[np.float64]], users: dict[float, int]) -> str:
+    """NDCG@10 against the number of users, a line per strategy."""
+    curves: dict[str, Curve] = defaultdict(list)
+    for (share, name), values in means.items():
+        low, high = bootstrap_interval(values, 1000, 0)
+        curves[name].append((users[share], low, float(values.mean()), high))
+    return draw(curves, "users of the target to learn from", "NDCG@10 on test")
+
+
+if __name__ == "__main__":
+    main()
