@@ -75,6 +75,10 @@ class ModelConfig(Section):
     targets: Literal["all", "new"] = "all"
     """new: an item that the user had before is not learned as a target, for recommenders that exclude seen items."""
 
+    reorder: Annotated[float, Field(ge=0)] = 0.0
+    """Train on histories whose orders are moved by less than so many places, anew in each epoch; 2 lets neighbours
+    change places one time in eight. For sparse logs, and those that know the day of an event alone."""
+
     @model_validator(mode="after")
     def _heads_divide_dim(self) -> Self:
         if self.dim % self.num_heads:

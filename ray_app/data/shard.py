@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from ray_app.data.batches import Batch, Windows, cut_windows, join_windows, num_steps, training_batches
 from ray_app.data.dataset import Dataset
+from ray_app.data.reorder import reordered
 from ray_app.data.sequences import Histories
 
 Read = Callable[[list[str]], Iterator[pa.Table]]
@@ -53,15 +54,24 @@ class Shard:
             window, following = following, next(stream, None)
 
     def batches(
-        self, steps: int, max_history_len: int, only_new: bool, rng: np.random.Generator, first: int
+        self,
+        steps: int,
+        max_history_len: int,
+        rng: np.random.Generator,
+        first: int,
+        *,
+        only_new: bool = False,
+        reorder: float = 0.0,
     ) -> Iterator[Batch]:
         """Every training window once, in exactly `steps` batches, without the first `first` of them.
 
-        Steps are dealt out as positions arrive. Windows that are too small for a step of their own wait for the next.
+        With `reorder`, orders are first moved by less than so many places (`reorder.reordered`). Steps are dealt out as
+        positions arrive. Windows that are too small for a step of their own wait for the next.
         """
         positions, taken, waiting = 0, 0, list[Windows]()
         for histories in self.windows():
-            cut = cut_windows(histories, max_history_len, only_new=only_new)
+            seen = reordered(histories, reorder, rng) if reorder else histories
+            cut = cut_windows(seen, max_history_len, only_new=only_new)
             if not cut.num_positions:
                 continue
             waiting.append(cut)

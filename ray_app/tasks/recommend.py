@@ -56,7 +56,8 @@ class RecommendTask:
         """See `Task.batches`."""
         config = self._config
         only_new = config.targets == "new"
-        for batch in self._shard.batches(self.steps_per_epoch, config.max_history_len, only_new, rng, first):
+        steps, length = self.steps_per_epoch, config.max_history_len
+        for batch in self._shard.batches(steps, length, rng, first, only_new=only_new, reorder=config.reorder):
             yield batch.to(self.device)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:

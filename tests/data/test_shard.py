@@ -52,8 +52,8 @@ class Log:
         return Shard(list(self.tables), len(self.targets), self.read, window_users)
 
 
-def batches(shard: Shard, steps: int, seed: int = 0, first: int = 0) -> list[Batch]:
-    return list(shard.batches(steps, MAX_LEN, False, np.random.default_rng(seed), first))
+def batches(shard: Shard, steps: int, seed: int = 0, first: int = 0, reorder: float = 0) -> list[Batch]:
+    return list(shard.batches(steps, MAX_LEN, np.random.default_rng(seed), first, reorder=reorder))
 
 
 def targets(found: list[Batch]) -> list[int]:
@@ -126,6 +126,16 @@ def test_every_position_once_in_exactly_the_steps_given_and_from_any_step_on(
     resumed = batches(shard, steps, first=first)
     assert len(resumed) == steps - first
     assert all(map(same, found[first:], resumed))
+
+
+def test_reordered_batches_are_new_in_each_epoch_and_the_same_from_any_step_on() -> None:
+    log = Log([[12] * 9, [5] * 4])
+    shard = log.shard(window_users=4)
+    found = batches(shard, 5, reorder=3)
+    assert not all(map(same, found, batches(shard, 5)))
+    assert not all(map(same, found, batches(shard, 5, seed=1, reorder=3)))
+    assert all(map(same, found[2:], batches(shard, 5, first=2, reorder=3)))
+    assert len(set(targets(found))) == len(log.targets)
 
 
 def test_a_worker_without_users_takes_its_steps() -> None:
