@@ -59,13 +59,18 @@ def source_dataset(config: Config, target: Dataset) -> Dataset:
     assert config.pretrain is not None
     with bars("prepare the source") as progress:
         source = prepare(target.storage, config.name, config.pretrain.data, progress)
-    cutoffs = zip(source.manifest.cutoffs, target.manifest.cutoffs, strict=True)  # pairs of (name, time)
-    if any(theirs is not None and (mine is None or mine > theirs) for (_, mine), (_, theirs) in cutoffs):
+    if _reaches_past(source.manifest.cutoffs.model_dump(), target):
         raise DataError(
             "pretraining would see events past the target's cutoffs: give pretrain.data.split the kind, "
             "validation_start and test_start of data.split, or earlier ones"
         )
     return source
+
+
+def _reaches_past(cutoffs: dict[str, int | None], target: Dataset) -> bool:
+    """Whether parts that end at `cutoffs` hold events past those of the target; None ends at the last event."""
+    ends = target.manifest.cutoffs.model_dump()
+    return any(end is not None and ((own := cutoffs[name]) is None or own > end) for name, end in ends.items())
 
 
 def pretrain_run(config: Config, target: Dataset) -> Run:
@@ -75,10 +80,21 @@ def pretrain_run(config: Config, target: Dataset) -> Run:
 
 
 def finetune_run(config: Config, target: Dataset) -> Run:
-    """Fine-tune from `model.start_from`, else from the pretrained model; without either, train from scratch."""
+    """Fine-tune from `model.start_from`, else from the pretrained model; without either, train from scratch.
+
+    Raises:
+        DataError: the checkpoint was trained on events past the target's cutoffs.
+    """
     start = config.model.start_from
     if start is not None and scheme(start) == "file":
         start = target.storage.filesystem(start)[1]  # absolute: workers have a working directory of their own
+    if start is not None:
+        cutoffs = read_manifest(target.storage, start).get("cutoffs")  # checkpoints of other programs have none
+        if cutoffs is not None and _reaches_past(cutoffs, target):
+            raise DataError(
+                f"{start}: was trained on events past the target's cutoffs, so that its test results would be too "
+                "good: name an earlier checkpoint in model.start_from, or give data.split later cutoffs"
+            )
     if start is None and config.pretrain is not None:
         start = train(pretrain_run(config, target))
     if start is not None:

@@ -74,7 +74,8 @@ class Run:
             pq.write_table(self.dataset.items(), folder / ITEMS_FILE, compression="zstd")
             (folder / RECORDS_FILE).write_text(json.dumps(snapshot.progress.records))
             config = dump(self.config.model_copy(update={"schedule": self.schedule}))
-            checkpoint.seal(folder, config, role=self.role, dataset=self.dataset.uri)
+            cutoffs = self.dataset.manifest.cutoffs.model_dump()
+            checkpoint.seal(folder, config, role=self.role, dataset=self.dataset.uri, cutoffs=cutoffs)
             checkpoint.publish(self.storage, folder, self.uri)
 
     def records(self) -> list[dict[str, Any]]:

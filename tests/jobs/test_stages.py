@@ -63,7 +63,7 @@ def test_a_checkpoint_may_be_named_by_a_relative_path(make: Make, tmp_path: Path
     scratch = stages.scratch_run(make(f"model.start_from={relative}"), target)
     assert scratch.uri == source, "a run from scratch was repeated for each checkpoint that it is compared with"
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        stages.train(stages.finetune_run(make(f"model.start_from={target.uri}"), target))
+        stages.finetune_run(make(f"model.start_from={target.uri}"), target)
 
 
 def test_a_cluster_without_room_is_told_in_a_sentence(make: Make, monkeypatch: pytest.MonkeyPatch):
@@ -112,6 +112,16 @@ def test_pretraining_sees_nothing_past_the_cutoffs_of_the_target(make: Make, spl
             stages.source_dataset(config, target)
     else:
         assert stages.source_dataset(config, target).manifest.counts.train_events
+
+
+def test_a_checkpoint_that_saw_the_test_part_is_refused(make: Make):
+    """Its test results were too good, and nobody was told."""
+    late = make("data.split.test_start=1970-02-12")
+    seen = published(late, stages.target_dataset(late)).uri
+    target = stages.target_dataset(make())
+    with pytest.raises(DataError, match=r"trained on events past the target's cutoffs.*model\.start_from"):
+        stages.finetune_run(make(f"model.start_from={seen}"), target)
+    assert stages.finetune_run(make(f"model.start_from={published(make(), target).uri}"), target).role == "finetune"
 
 
 def test_a_ranker_is_fitted_where_it_is_configured(make: Make):
