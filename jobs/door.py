@@ -52,7 +52,10 @@ def run(description: str | None, main: Callable[[Config], None], *, needs_ray: b
 
 
 def _exit_code(description: str | None, main: Callable[[Config], None], *, needs_ray: bool) -> int:
-    arguments = _parser(description).parse_args()
+    parser = _parser(description)
+    arguments = parser.parse_args()
+    if arguments.config is None and not arguments.overrides and not arguments.print_config:
+        parser.error("give --config FILE, or settings as key=value")
     try:
         config = load_config(arguments.config, arguments.overrides)
         print(config.to_yaml() if arguments.print_config else f"# configuration\n{config.to_yaml()}", flush=True)
@@ -77,7 +80,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         epilog=f"configuration keys, with type and default:\n{describe_keys(Config)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file with the configuration")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with the configuration; without, all is default")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.num_workers=4")
     return parser

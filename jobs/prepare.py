@@ -1,6 +1,7 @@
 """Read raw logs, quarantine what is no event, split, and write the dataset that all later stages read.
 
     python jobs/prepare.py --config jobs/configs/online_retail.yaml [key=value ...]
+    python jobs/prepare.py data.format=movielens_20m data.events=FOLDER    # public data in one command
 
 A second run finds what the first one wrote. With a `pretrain` section, its log is prepared as well.
 """

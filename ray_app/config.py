@@ -201,14 +201,14 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Read `path`, apply `section.key=value` overrides (values are YAML) and check everything.
+def load_config(path: str | Path | None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read `path` (None: the defaults), apply `section.key=value` overrides (values are YAML) and check everything.
 
     Raises:
         ConfigError: one line per fault: the path of the key, what was given, what is allowed.
     """
     try:
-        raw = read_tree(path)
+        raw = read_tree(path) if path is not None else {}
     except TreeError as error:
         raise ConfigError([f"{path}: {error}"]) from None
     config = parse_config(raw)

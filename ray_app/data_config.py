@@ -16,6 +16,11 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Days = Annotated[float, Field(gt=0, le=36_525)]
+FormatName = Literal[
+    "auto", "parquet", "csv", "jsonl",
+    "recbole", "movielens_100k", "movielens_1m", "movielens_20m",
+    "amazon_2014", "amazon_2018", "amazon_2023", "online_retail",
+]  # fmt: skip
 
 
 class Columns(Section):
@@ -27,6 +32,7 @@ class Columns(Section):
     event_type: str = "event_type"
     quantity: str = "quantity"
     price: str = "price"
+    rating: str = "rating"
     order_id: str = "order_id"
     store_id: str = "store_id"
 
@@ -71,15 +77,19 @@ class DataConfig(Section):
 
     events: Paths = ()
     """Files, folders or globs of parquet, CSV or JSON lines (also gzipped); local or s3://."""
-    format: Literal["auto", "parquet", "csv", "jsonl"] = "auto"
+    format: FormatName = "auto"
+    """auto goes by the names of the files. A published layout also brings its names of files and columns, its
+    separators, the unit of its times and where its catalogue lies; what is set here beside it wins."""
     items: Paths = ()
-    """The catalogue, in the same formats."""
+    """The catalogue, in the same formats. Unset: what a published layout has beside the events."""
     columns: Columns = Columns()
     item_columns: ItemColumns = ItemColumns()
     timestamp_unit: Literal["auto", "order", "s", "ms", "us", "ns"] = "auto"
     """What numbers in the timestamp column mean. "order" is a plain order number per user."""
     event_types: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Known event types and their weight in the loss; 0 is context only. Unset: all types, weight 1."""
+    min_rating: float | None = None
+    """Ratings below this are no sign of interest and are left out. Unset: every rating counts as an event."""
     now: datetime | None = None
     """Events later than this are refused as lying in the future; unset, the clock is asked."""
     max_user_events: Positive = 10_000

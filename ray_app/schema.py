@@ -15,6 +15,7 @@ class Col:
     EVENT_TYPE = "event_type"
     QUANTITY = "quantity"
     PRICE = "price"
+    RATING = "rating"
     ORDER = "order_id"
     STORE = "store_id"
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from ray_app.data.files import Piece, RawBatch, read_piece
 from ray_app.data.ids import are_integers, as_ids
+from ray_app.data.layouts import Layout, layout_of
 from ray_app.data.numbers import as_numbers
 from ray_app.data.quarantine import Reason, refuse_rows
 from ray_app.data.sources import Source, cut
@@ -42,10 +43,12 @@ def read_catalog(storage: Storage, sources: Sequence[Source], data: DataConfig) 
     """Read all files; of several rows with one item id the last wins, and the others are duplicates."""
     names = {ours: theirs for ours, theirs in data.item_columns.model_dump().items() if ours != Col.IMAGE}
     tables, refused, integers = [_located(CATALOG_SCHEMA.empty_table(), 0, np.zeros(0, np.int64))], [], []
+    layout = layout_of(data.format)
+    wanted = list(dict.fromkeys([*names.values(), *layout.flags]))
     unread, day_first = 0, is_day_first(source.day_places for source in sources)
     for piece in (piece for chunk in cut(sources, _ROWS_PER_CHUNK) for piece in chunk):
-        for raw in read_piece(storage, piece, list(dict.fromkeys(names.values())), [names[Col.ITEM]]):
-            table, whole, odd = _parse(raw, piece, names, day_first)
+        for raw in read_piece(storage, piece, wanted, [names[Col.ITEM]]):
+            table, whole, odd = _parse(raw, piece, names, layout, day_first)
             missing = table[Col.ITEM].is_null()
             refused += [_refuse(table.filter(missing), sources, Reason.MISSING_ITEM)]
             refused += [raw.refused] if raw.refused else []
@@ -60,22 +63,37 @@ def read_catalog(storage: Storage, sources: Sequence[Source], data: DataConfig) 
     return Catalog(kept, pa.concat_tables([QUARANTINE_SCHEMA.empty_table(), *refused]), rows_in, all(integers), unread)
 
 
-def _parse(raw: RawBatch, piece: Piece, names: dict[str, str], day_first: bool) -> tuple[pa.Table, bool | None, int]:
+def _parse(
+    raw: RawBatch, piece: Piece, names: dict[str, str], layout: Layout, day_first: bool
+) -> tuple[pa.Table, bool | None, int]:
     """The rows with our columns; whether their ids are integers; how many prices and dates were not understood."""
     columns = {ours: raw.column(theirs) for ours, theirs in names.items()}
     ids = as_ids(columns[Col.ITEM], piece.format == "csv")
     price, bad_price = as_numbers(columns[Col.PRICE])
     since = as_times(columns[Col.AVAILABLE_FROM], day_first=day_first)
-    texts = [_as_text(columns[name]) for name in (Col.TITLE, Col.DESCRIPTION, Col.BRAND, Col.CATEGORY)]
+    texts = [_as_text(columns[name]) for name in (Col.TITLE, Col.DESCRIPTION, Col.BRAND)]
+    texts.append(_categories(raw, columns[Col.CATEGORY], layout))
     prices, dates = pa.array(price, from_pandas=True), pa.array(since.us, mask=since.missing | since.bad)
     table = pa.table([ids.text, *texts, prices, dates], schema=CATALOG_SCHEMA)
     return _located(table, piece.source, raw.rows), ids.integers, int(bad_price.sum() + since.bad.sum())
 
 
+def _categories(raw: RawBatch, column: pa.Array, layout: Layout) -> pa.Array:
+    flags = [name for name in layout.flags if name in raw.table.column_names]
+    if not flags:
+        text = _as_text(column)
+        return pc.replace_substring(text, layout.listed, ", ") if layout.listed else text
+    holds = [np.asarray(pc.equal(raw.column(name).cast(pa.string()), "1").fill_null(False)) for name in flags]
+    listed = [", ".join(name for name, held in zip(flags, row, strict=True) if held) for row in np.column_stack(holds)]
+    return pa.array([text or None for text in listed], pa.string())
+
+
 def _as_text(column: pa.Array) -> pa.Array:
-    """Text; of a list (categories, keywords), its members with commas between."""
+    """Text; of a list (categories, keywords), its members with commas between, also of a list of lists."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        column = pc.binary_join(column.cast(pa.list_(pa.string())), ", ")
+        ends = np.cumsum(np.asarray(pc.list_value_length(column).fill_null(0)))
+        members = _as_text(column.flatten()).fill_null("")
+        column = pc.binary_join(pa.ListArray.from_arrays(np.append(0, ends).astype(np.int32), members), ", ")
     return as_ids(column, untyped=False).text
 
 

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ray_app.data.dialect import Dialect
 from ray_app.data.json_lines import parse_json
 from ray_app.data.quarantine import Reason, refuse
-from ray_app.data.text_files import Rows, decode, parse_csv, split_header, text_blocks
+from ray_app.data.text_files import Rows, decode, parse_csv, text_blocks
 from ray_app.storage import Storage
 
 Format = Literal["parquet", "csv", "jsonl"]
@@ -38,6 +39,8 @@ class Piece(NamedTuple):
     """Known for parquet, guessed for text."""
     row_groups: tuple[int, int] = (0, 0)
     """First and last (exclusive), of a parquet file."""
+    dialect: Dialect = Dialect()
+    """Of a text file."""
 
 
 class RawBatch(NamedTuple):
@@ -103,13 +106,14 @@ def read_piece(storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequ
 def _read_text(storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequence[str]) -> Iterator[Rows]:
     with open_text(storage, piece.uri) as stream:
         header = None
-        for block in text_blocks(stream, quotes=piece.format == "csv"):
+        for raw in text_blocks(stream, quotes=piece.format == "csv" and piece.dialect.quotes):
+            block = piece.dialect.plain(raw)
             if piece.format == "jsonl":
                 yield parse_json(block, columns, ids)
                 continue
             body = block
             if header is None:
-                header, body = split_header(block)
+                header, body = piece.dialect.split_header(block)
             if body.strip():
                 yield parse_csv(body, header, columns)
 

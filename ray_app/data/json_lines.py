@@ -3,7 +3,9 @@
 Arrow's parser does the work; a block that it refuses, or would change, is gone through line by line.
 """
 
+import ast
 import json
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,10 +47,7 @@ def _json_lines(block: bytes, columns: Sequence[str] | None) -> Rows:
     numbers: list[int] = []
     bad: dict[int, str] = {}
     for number, line in enumerate(line for line in block.split(b"\n") if line.strip()):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
+        value = _value(line)
         if isinstance(value, dict):
             values.append(value)
             numbers.append(number)
@@ -58,6 +57,19 @@ def _json_lines(block: bytes, columns: Sequence[str] | None) -> Rows:
     wanted = [name for name in (present if columns is None else columns) if name in present]
     table = pa.table({_encodable(name): _json_column([value.get(name) for value in values]) for name in wanted})
     return Rows(table, np.array(numbers, np.int64), bad)
+
+
+def _value(line: bytes) -> object:
+    """What a line says, also as a Python dict, which public catalogues hold; None if it says nothing."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of backslashes that escape nothing
+            return ast.literal_eval(line.decode()) if line.lstrip().startswith(b"{") else None
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        return None
 
 
 def _json_column(values: list[Any]) -> pa.Array:

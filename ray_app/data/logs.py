@@ -46,6 +46,7 @@ class LogRules:
     day_first: bool
     now_us: int
     event_types: dict[str, float] | None
+    min_rating: float | None = None
 
     @classmethod
     def of(cls, data: DataConfig, day_first: bool) -> "LogRules":
@@ -53,12 +54,12 @@ class LogRules:
         now = data.now or datetime.now(UTC) + _CLOCK_SLACK
         now = now if now.tzinfo else now.replace(tzinfo=UTC)
         now_us = round(now.timestamp() * 1e6)
-        return cls(data.columns, data.timestamp_unit, day_first, now_us, data.event_types)
+        return cls(data.columns, data.timestamp_unit, day_first, now_us, data.event_types, data.min_rating)
 
     @property
     def names(self) -> dict[str, str]:
-        """Our column -> the retailer's."""
-        return self.columns.model_dump()
+        """Our column -> the retailer's, for those that are read."""
+        return self.columns.model_dump(exclude={Col.RATING} if self.min_rating is None else None)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def parse_events(raw: RawBatch, piece: Piece, rules: LogRules) -> ParsedBatch:
     price, bad_price = as_numbers(columns[Col.PRICE])
     kinds = as_ids(columns[Col.EVENT_TYPE], untyped).text
     weight, unknown_type = _weights(kinds, rules.event_types)
+    rating, bad_rating = _ratings(columns, count, rules.min_rating)
     dated = rules.unit != "order"
     reason = _first_reason(
         {
@@ -98,6 +100,8 @@ def parse_events(raw: RawBatch, piece: Piece, rules: LogRules) -> ParsedBatch:
             Reason.BAD_PRICE: bad_price,
             Reason.NEGATIVE_PRICE: price < 0,
             Reason.UNKNOWN_EVENT_TYPE: unknown_type,
+            Reason.BAD_RATING: bad_rating,
+            Reason.LOW_RATING: rating < (rules.min_rating or 0),
         },
         count,
     )
@@ -130,6 +134,16 @@ def _weights(kinds: pa.Array, known: dict[str, float] | None) -> tuple[NDArray[n
     position = pc.index_in(kinds, pa.array(list(known), pa.string())).fill_null(-1).to_numpy(zero_copy_only=False)
     weights = np.array([*known.values(), 0.0], np.float32)
     return weights[position], position < 0
+
+
+def _ratings(
+    columns: dict[str, pa.Array], count: int, least: float | None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Ratings, and which are none; where nobody asked for one, none is read and none is bad."""
+    if least is None:
+        return np.full(count, np.nan), np.zeros(count, bool)
+    rating, _ = as_numbers(columns[Col.RATING])
+    return rating, np.isnan(rating)
 
 
 def _first_reason(faults: dict[Reason, NDArray[np.bool_]], count: int) -> NDArray[np.int8]:

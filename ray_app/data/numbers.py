@@ -5,6 +5,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+_CURRENCIES = "$£€"
+"""In front of a price."""
 _NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 
 
@@ -24,7 +26,7 @@ def as_numbers(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]
 
 
 def _from_text(text: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    trimmed = pc.utf8_trim_whitespace(text)
+    trimmed = pc.utf8_ltrim(pc.utf8_trim_whitespace(text), _CURRENCIES)
     number = pc.match_substring_regex(trimmed, _NUMBER)
     empty = pc.equal(pc.binary_length(trimmed), 0).fill_null(True)
     unsigned = pc.utf8_ltrim(trimmed, "+")

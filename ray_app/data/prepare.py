@@ -27,10 +27,12 @@ from ray_app.data.dataset import (
     dataset_uri,
     open_dataset,
 )
+from ray_app.data.layouts import laid_out, layout_of
 from ray_app.data.logs import LogRules
 from ray_app.data.passes import BucketReport, BucketWork, Chunk, ChunkReport, PartReport
 from ray_app.data.quarantine import Reason, refuse, tally
-from ray_app.data.sources import Source, check_columns, cut, find_sources, inspect
+from ray_app.data.raw_files import find_catalog, find_sources
+from ray_app.data.sources import Source, check_columns, columns_of, cut, inspect
 from ray_app.data.split import Split, check_split, make_split
 from ray_app.data.streaming import run_pass
 from ray_app.data.times import is_day_first
@@ -56,16 +58,19 @@ def prepare(storage: Storage, name: str, data: DataConfig, progress: Progress | 
     """
     check_split(data)
     files = find_sources(storage, data.events, data.format, "data.events")
-    catalog_files = find_sources(storage, data.items, data.format, "data.items") if data.items else []
-    entries = [entry for entry, _ in (*files, *catalog_files)]
+    catalog_files = find_catalog(storage, data.items, data.format, files)
+    entries = [file.entry for file in (*files, *catalog_files)]
     uri = dataset_uri(storage, name, data, entries)
     if storage.exists(join(uri, MANIFEST)):
         return open_dataset(storage, uri)
     storage.delete_tree(uri)
-    sources = inspect(storage, files, data.columns.timestamp)
-    catalog_sources = inspect(storage, catalog_files, data.item_columns.available_from)
-    notes = check_columns(sources, data.columns, "data.columns", (Col.USER, Col.ITEM, Col.TIME))
-    notes += check_columns(catalog_sources, data.item_columns, "data.item_columns", (Col.ITEM,))
+    layout, asked = layout_of(data.format), data
+    sources = inspect(storage, files, (data.columns.timestamp, *layout.events.names.get(Col.TIME, ())))
+    catalog_sources = inspect(storage, catalog_files, (data.item_columns.available_from,))
+    data = laid_out(data, columns_of(sources), columns_of(catalog_sources))
+    required = (Col.USER, Col.ITEM, Col.TIME, *((Col.RATING,) if data.min_rating is not None else ()))
+    notes = check_columns(sources, data.columns, "data.columns", required, layout.events.names)
+    notes += check_columns(catalog_sources, data.item_columns, "data.item_columns", (Col.ITEM,), layout.items.names)
     work = _Preparation(storage, uri, data, sources, progress)
     catalog = work.read_catalog(catalog_sources) if catalog_sources else None
     chunks, buckets = work.read()
@@ -79,7 +84,7 @@ def prepare(storage: Storage, name: str, data: DataConfig, progress: Progress | 
     notes += type_notes + accounts.notes(sources, chunks, settled, catalog, items, counts)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
-        fingerprint=dataset_fingerprint(data, entries),
+        fingerprint=dataset_fingerprint(asked, entries),
         data=dump(data),
         sources=accounts.source_records(sources, chunks),
         counts=counts,
@@ -155,6 +160,8 @@ class _Preparation:
     def _check_log(self, read: list[ChunkReport], settled: list[BucketReport]) -> None:
         broken = {number for report in read for number in report.unreadable}
         reasons = accounts.reasons([*read, *settled])
+        for expected in layout_of(self.data.format).expected:
+            reasons.pop(expected, None)
         self._check("the log", reasons, accounts.rows_in(read), self.sources, broken)
 
     def _check(

@@ -31,13 +31,15 @@ class Reason(StrEnum):
     BAD_PRICE = "bad_price"
     NEGATIVE_PRICE = "negative_price"
     UNKNOWN_EVENT_TYPE = "unknown_event_type"
+    BAD_RATING = "bad_rating"
+    LOW_RATING = "low_rating"
     DUPLICATE = "duplicate"
     RETURN = "return"
     RETURNED = "returned"
     USER_OVER_CAP = "user_over_cap"
 
 
-EXPECTED = frozenset({Reason.RETURN, Reason.RETURNED, Reason.USER_OVER_CAP})
+EXPECTED = frozenset({Reason.LOW_RATING, Reason.RETURN, Reason.RETURNED, Reason.USER_OVER_CAP})
 """Understood and no fault of the data: these do not count toward `data.max_quarantined_fraction`."""
 
 MEANING = {
@@ -54,6 +56,8 @@ MEANING = {
     Reason.BAD_PRICE: "the price is not a number",
     Reason.NEGATIVE_PRICE: "the price is below zero",
     Reason.UNKNOWN_EVENT_TYPE: "the event type is not in data.event_types",
+    Reason.BAD_RATING: "the rating is not a number, and data.min_rating asks for one",
+    Reason.LOW_RATING: "the rating lies below data.min_rating",
     Reason.DUPLICATE: "equal to an earlier row in every column that is read",
     Reason.RETURN: "a return or cancellation (negative quantity)",
     Reason.RETURNED: "a purchase that was returned or cancelled in full",

@@ -1,4 +1,4 @@
-"""The raw files of a log: found, looked into, and cut into chunks of work."""
+"""The raw files of a log: looked into, and cut into chunks of work."""
 
 import csv
 from collections.abc import Collection, Iterator, Sequence
@@ -8,9 +8,12 @@ from typing import NamedTuple
 import pyarrow as pa
 from pydantic import BaseModel
 
-from ray_app.data.files import Format, Piece, format_of, open_parquet, open_text
+from ray_app.data.dialect import Dialect
+from ray_app.data.files import Format, Piece, open_parquet, open_text
 from ray_app.data.json_lines import parse_json
-from ray_app.data.text_files import parse_csv, split_header, text_blocks
+from ray_app.data.layouts import NO_NAMES, Names
+from ray_app.data.raw_files import RawFile
+from ray_app.data.text_files import parse_csv, text_blocks
 from ray_app.data.times import day_places
 from ray_app.errors import DataError
 from ray_app.storage import FileEntry, Storage
@@ -33,38 +36,23 @@ class Source(NamedTuple):
     """`times.day_places` of some values of the timestamp column."""
     problem: str | None = None
     """Why the file cannot be read, if it cannot."""
+    dialect: Dialect = Dialect()
 
 
-def find_sources(storage: Storage, patterns: Sequence[str], kind: str, setting: str) -> list[tuple[FileEntry, Format]]:
-    """The files behind `patterns`, each once, sorted by URI; in folders, files of other formats are passed over.
-
-    Raises:
-        DataError: nothing is configured, a pattern finds no file, or a file's format cannot be told.
-    """
-    if not patterns:
-        raise DataError(f"{setting} is not set: name files, folders or globs of parquet, CSV or JSON lines")
-    found: dict[str, tuple[FileEntry, Format]] = {}
-    for pattern in patterns:
-        entries = storage.list_files(pattern)
-        if not entries:
-            raise DataError(f"{pattern}: no files there ({setting})")
-        known = [(entry, form) for entry in entries if (form := _format(entry.uri, kind)) is not None]
-        if not known:
-            raise DataError(
-                f"{pattern}: none of its {len(entries)} files has a known ending, for example {entries[0].uri}; "
-                "say what they are with data.format: parquet, csv or jsonl"
-            )
-        found.update((entry.uri, (entry, form)) for entry, form in known)
-    return [found[uri] for uri in sorted(found)]
-
-
-def inspect(storage: Storage, files: Sequence[tuple[FileEntry, Format]], timestamp: str) -> list[Source]:
-    """Look into every file: columns, sizes, and text in the column `timestamp`."""
+def inspect(storage: Storage, files: Sequence[RawFile], timestamps: Sequence[str]) -> list[Source]:
+    """Look into every file: columns, sizes, and text in the first of the columns `timestamps` that it has."""
     with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
-        return list(pool.map(lambda file: _look(storage, file[0], file[1], timestamp), files))
+        return list(pool.map(lambda file: _look(storage, file, timestamps), files))
 
 
-def check_columns(sources: Sequence[Source], columns: BaseModel, setting: str, required: Collection[str]) -> list[str]:
+def columns_of(sources: Sequence[Source]) -> set[str]:
+    """All columns that any of the files has."""
+    return {name for source in sources for name in source.columns}
+
+
+def check_columns(
+    sources: Sequence[Source], columns: BaseModel, setting: str, required: Collection[str], names: Names = NO_NAMES
+) -> list[str]:
     """Check that the columns of the configuration are there; notes on files that lack one that others have.
 
     Required columns, and optional ones that were given a name, must be in one file at least. Where a file lacks a
@@ -74,14 +62,15 @@ def check_columns(sources: Sequence[Source], columns: BaseModel, setting: str, r
         DataError: names the column, the setting and the columns that the files have.
     """
     readable = [source for source in sources if source.columns]
-    present = {name for source in readable for name in source.columns}
+    present = columns_of(sources)
     faults, notes = [], []
     for ours, theirs in columns.model_dump().items():
         missing = [source.entry.uri for source in readable if theirs not in source.columns]
         if theirs in present and missing:
             notes.append(f"{theirs!r} ({setting}.{ours}) is missing in {len(missing)} files, for example {missing[0]}.")
         elif theirs not in present and (ours in required or theirs != ours):
-            faults.append(f"no column {theirs!r} ({setting}.{ours}); there are: {', '.join(sorted(present))}")
+            wanted = " or ".join(repr(name) for name in (theirs, *names.get(ours, ())))
+            faults.append(f"no column {wanted} ({setting}.{ours}); there are: {', '.join(sorted(present))}")
     if faults and readable:
         raise DataError("\n".join(faults))
     return notes
@@ -100,36 +89,35 @@ def cut(sources: Sequence[Source], rows_per_chunk: int) -> list[list[Piece]]:
     return chunks
 
 
-def _format(uri: str, kind: str) -> Format | None:
-    return format_of(uri) if kind == "auto" else kind  # type: ignore[return-value]
-
-
-def _look(storage: Storage, entry: FileEntry, form: Format, timestamp: str) -> Source:
+def _look(storage: Storage, file: RawFile, timestamps: Sequence[str]) -> Source:
     try:
-        return (_look_at_parquet if form == "parquet" else _look_at_text)(storage, entry, form, timestamp)
+        return (_look_at_parquet if file.format == "parquet" else _look_at_text)(storage, file, timestamps)
     except (pa.ArrowException, OSError, csv.Error) as error:
-        return Source(entry, form, problem=str(error))
+        return Source(file.entry, file.format, problem=str(error))
 
 
-def _look_at_parquet(storage: Storage, entry: FileEntry, form: Format, timestamp: str) -> Source:
-    with open_parquet(storage, entry.uri) as file:
-        footer, names = file.metadata, file.schema_arrow.names
+def _look_at_parquet(storage: Storage, file: RawFile, timestamps: Sequence[str]) -> Source:
+    with open_parquet(storage, file.entry.uri) as parquet:
+        footer, names = parquet.metadata, parquet.schema_arrow.names
         if len(set(names)) < len(names):
-            return Source(entry, form, problem="two of its columns have one name")
+            return Source(file.entry, file.format, problem="two of its columns have one name")
         groups = tuple(footer.row_group(k).num_rows for k in range(footer.num_row_groups))
-        return Source(entry, form, tuple(names), groups)
+        return Source(file.entry, file.format, tuple(names), groups)
 
 
-def _look_at_text(storage: Storage, entry: FileEntry, form: Format, timestamp: str) -> Source:
+def _look_at_text(storage: Storage, file: RawFile, timestamps: Sequence[str]) -> Source:
+    entry, form, dialect = file
     with open_text(storage, entry.uri) as stream:
-        block = next(text_blocks(stream, quotes=form == "csv", size=_LOOK_BYTES), b"")
+        quotes = form == "csv" and dialect.quotes
+        block = dialect.plain(next(text_blocks(stream, quotes, size=_LOOK_BYTES), b""))
     if not block.strip():
         return Source(entry, form, problem="the file is empty")
     if form == "jsonl":
         names = tuple(parse_json(block, None, ()).table.column_names)
-        return Source(entry, form, names, day_places=_day_places(parse_json(block, [timestamp], [timestamp]).table))
-    header, body = split_header(block)
-    return Source(entry, form, header.names, day_places=_day_places(parse_csv(body, header, [timestamp]).table))
+        return Source(entry, form, names, day_places=_day_places(parse_json(block, timestamps, timestamps).table))
+    header, body = dialect.split_header(block)
+    places = _day_places(parse_csv(body, header, timestamps).table)
+    return Source(entry, form, header.names, day_places=places, dialect=dialect)
 
 
 def _day_places(table: pa.Table) -> tuple[int, int]:
@@ -142,7 +130,7 @@ def _pieces(number: int, source: Source, rows_per_chunk: int) -> Iterator[Piece]
         return
     if form != "parquet":
         guess = source.entry.size // _BYTES_PER_ROW[uri.lower().endswith(".gz")]
-        yield Piece(number, uri, form, num_rows=guess)
+        yield Piece(number, uri, form, num_rows=guess, dialect=source.dialect)
         return
     start = first_row = rows = 0
     for group, group_rows in enumerate(source.row_groups):

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from ray_app.data.dialect import Header
+
 BLOCK_BYTES = 4 << 20
 _LONGEST_LINE = 64 << 20
 _LONGEST_RECORD = 200
@@ -29,13 +31,6 @@ _BYTES = {
     pa.string_view(): pa.binary(), pa.binary_view(): pa.binary(),
 }  # fmt: skip
 _TEXT = {pa.binary(): pa.string(), pa.large_binary(): pa.large_string()}
-
-
-class Header(NamedTuple):
-    """The first line of a CSV file."""
-
-    names: tuple[str, ...]
-    delimiter: str
 
 
 class Rows(NamedTuple):
@@ -69,21 +64,6 @@ def text_blocks(stream: pa.NativeFile, quotes: bool, size: int = BLOCK_BYTES) ->
         yield rest
 
 
-def split_header(block: bytes) -> tuple[Header, bytes]:
-    """The header of a CSV file, its delimiter (the most frequent of comma, tab, semicolon, bar), and what follows.
-
-    Raises:
-        csv.Error: the first line that is not empty is no header.
-    """
-    line, _, rest = block.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").partition(b"\n")
-    text = line.decode("utf-8", errors="replace").strip("\r")
-    delimiter = max(",\t;|", key=text.count)
-    names: list[str] = []
-    for name in next(csv.reader([text], delimiter=delimiter), []):
-        names.append(name if name not in names else f"{name} ({len(names) + 1})")
-    return Header(tuple(names), delimiter), rest
-
-
 def parse_csv(block: bytes, header: Header, columns: Sequence[str]) -> Rows:
     """The wanted columns as text, null where the field is empty or one of the usual words for nothing.
 
@@ -95,7 +75,7 @@ def parse_csv(block: bytes, header: Header, columns: Sequence[str]) -> Rows:
     lines = block.splitlines(keepends=True)
     numbers, bad = np.arange(sum(bool(line.strip(b"\r\n")) for line in lines)), dict[int, str]()
     table, refused = _read_csv(block, header, wanted)
-    whole = not lines or _closed(header.delimiter, lines[-1])
+    whole = not header.quotes or not lines or _closed(header.delimiter, lines[-1])
     # Quoted text over several lines, or a quote that is never closed, which swallows what follows.
     if table.num_rows + len(refused) != len(numbers) or not whole:
         block, numbers, bad = _records(lines, header)
@@ -153,7 +133,12 @@ def _read_csv(block: bytes, header: Header, wanted: list[str]) -> tuple[pa.Table
     table = pa.csv.read_csv(
         pa.py_buffer(block or b"\n"),
         pa.csv.ReadOptions(column_names=list(header.names), use_threads=False, block_size=len(block) + 1),
-        pa.csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=True, invalid_row_handler=refuse),
+        pa.csv.ParseOptions(
+            delimiter=header.delimiter,
+            quote_char='"' if header.quotes else False,
+            newlines_in_values=header.quotes,
+            invalid_row_handler=refuse,
+        ),
         pa.csv.ConvertOptions(
             include_columns=wanted,
             column_types=dict.fromkeys(wanted, pa.string()),

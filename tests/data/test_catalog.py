@@ -7,7 +7,8 @@ import pytest
 
 from ray_app.data.catalog import CATALOG_SCHEMA, Catalog, read_catalog
 from ray_app.data.quarantine import tally
-from ray_app.data.sources import find_sources, inspect
+from ray_app.data.raw_files import find_sources
+from ray_app.data.sources import inspect
 from ray_app.data_config import DataConfig
 from ray_app.schema import Col
 from ray_app.storage import Storage
@@ -16,7 +17,7 @@ from ray_app.storage import Storage
 def read(*files: Path, **columns: str) -> Catalog:
     storage, data = Storage(), DataConfig.model_validate({"item_columns": columns})
     found = find_sources(storage, [str(file) for file in files], "auto", "data.items")
-    return read_catalog(storage, inspect(storage, found, "available_from"), data)
+    return read_catalog(storage, inspect(storage, found, ("available_from",)), data)
 
 
 def test_columns_of_any_type_become_text_numbers_and_times(tmp_path: Path):

@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ray_app.data.files import Piece
-from ray_app.data.sources import Source, check_columns, cut, find_sources, inspect
+from ray_app.data.raw_files import RawFile, find_sources
+from ray_app.data.sources import Source, check_columns, cut, inspect
 from ray_app.data_config import Columns
 from ray_app.errors import DataError
 from ray_app.storage import FileEntry, Storage
@@ -17,8 +18,8 @@ def disk(tmp_path: Path) -> Storage:
     return Storage(path=str(tmp_path / "out"))
 
 
-def names(found: list[tuple[FileEntry, str]]) -> list[str]:
-    return [Path(entry.uri).name for entry, _ in found]
+def names(found: list[RawFile]) -> list[str]:
+    return [Path(file.entry.uri).name for file in found]
 
 
 def test_folders_globs_and_names_each_file_once(disk: Storage, tmp_path: Path):
@@ -27,7 +28,7 @@ def test_folders_globs_and_names_each_file_once(disk: Storage, tmp_path: Path):
         (tmp_path / name).write_text("x")
     found = find_sources(disk, (str(tmp_path), str(tmp_path / "*.csv"), str(tmp_path / "b.csv")), "auto", "data.events")
     assert names(found) == ["a.parquet", "b.csv", "d.TSV", "c.jsonl.gz"]
-    assert [form for _, form in found] == ["parquet", "csv", "csv", "jsonl"]
+    assert [file.format for file in found] == ["parquet", "csv", "csv", "jsonl"]
     assert names(find_sources(disk, (str(tmp_path / "README.md"),), "csv", "data.events")) == ["README.md"]
 
 

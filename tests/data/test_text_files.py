@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ray_app.data.dialect import Dialect, Header
 from ray_app.data.json_lines import parse_json
-from ray_app.data.text_files import Header, parse_csv, split_header, text_blocks
+from ray_app.data.text_files import parse_csv, text_blocks
 
 UIT = Header(("u", "i", "t"), ",")
 
@@ -26,12 +27,12 @@ def json_rows(block: str | bytes, columns: tuple[str, ...] = ("u", "t"), ids: tu
 
 
 def test_header_tells_names_and_delimiter():
-    header, rest = split_header(b'\xef\xbb\xbf"user;id";item;t\r\n1;2;3\n')
+    header, rest = Dialect().split_header(b'\xef\xbb\xbf"user;id";item;t\r\n1;2;3\n')
     assert header == Header(("user;id", "item", "t"), ";")
     assert rest == b"1;2;3\n"
-    assert split_header(b"u\ti\tt")[0] == Header(("u", "i", "t"), "\t")
-    assert split_header(b"u,i,u\n")[0].names == ("u", "i", "u (3)")
-    assert split_header(b"\xef\xbb\xbf\r\n\nu,i\n1,2\n") == (Header(("u", "i"), ","), b"1,2\n")
+    assert Dialect().split_header(b"u\ti\tt")[0] == Header(("u", "i", "t"), "\t")
+    assert Dialect().split_header(b"u,i,u\n")[0].names == ("u", "i", "u (3)")
+    assert Dialect().split_header(b"\xef\xbb\xbf\r\n\nu,i\n1,2\n") == (Header(("u", "i"), ","), b"1,2\n")
 
 
 def test_csv_columns_by_name_with_the_usual_words_for_nothing():
