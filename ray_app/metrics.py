@@ -138,6 +138,44 @@ def novelty(lists: NDArray[np.int32], train_counts: NDArray[Any]) -> PerUser:
     return means
 
 
+def diversity(lists: NDArray[np.int32], categories: Ragged) -> PerUser:
+    """Shannon entropy of the categories on each list, in bits; `[users]`, 0 where no item has any.
+
+    `categories` is ragged over items, `[num_items + 1]` lists of category numbers. An item spreads its weight over its
+    categories; a list of k items, each of another category, has log2(k) bits.
+    """
+    numbers, offsets = categories
+    of_item = np.diff(offsets)
+    user, place = np.nonzero(of_item[lists])
+    items = lists[user, place]
+    held = of_item[items]
+    position = np.arange(held.sum()) + np.repeat(offsets[items] - np.cumsum(held) + held, held)
+    width = int(numbers.max(initial=0)) + 1
+    pairs, which = np.unique(np.repeat(user, held) * width + numbers[position], return_inverse=True)
+    mass = np.bincount(which, np.repeat(1.0 / held, held), minlength=len(pairs))
+    share = mass / np.bincount(user, minlength=len(lists))[pairs // width]
+    return np.bincount(pairs // width, -share * np.log2(share), minlength=len(lists)).astype(np.float64)
+
+
+def mean_popularity(lists: NDArray[np.int32], train_counts: NDArray[Any]) -> PerUser:
+    """Mean training events of the items on each list; `[users]`, NaN for an empty list."""
+    listed = lists != PAD
+    sums = np.where(listed, train_counts[lists], 0).sum(axis=1)
+    means: PerUser = np.divide(sums, listed.sum(axis=1), out=np.full(len(lists), np.nan), where=listed.any(axis=1))
+    return means
+
+
+def popularity_lift(lists: PerUser, histories: PerUser) -> float:
+    """By how much recommended items are more popular than those that the same users had: 0 is no bias, 1 twice as much.
+
+    Both are `mean_popularity` by user (delta GAP of Abdollahpouri et al., 2019, arXiv 1907.13286, all users as one
+    group); users with nothing on either side are left out. NaN if nobody is left.
+    """
+    both = ~np.isnan(lists) & ~np.isnan(histories)
+    had = float(histories[both].sum())
+    return float(lists[both].sum()) / had - 1 if had else float("nan")
+
+
 def bootstrap_interval(values: NDArray[Any], samples: int, seed: int) -> Interval:
     """95% percentile interval of the mean over users (Efron, 1979); same seed, same interval.
 

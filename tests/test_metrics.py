@@ -11,11 +11,14 @@ from ray_app.metrics import (
     PAD,
     bootstrap_interval,
     coverage,
+    diversity,
     hit_rate,
+    mean_popularity,
     mrr,
     ndcg,
     novelty,
     paired_difference,
+    popularity_lift,
     recall,
     target_ranks,
     top_k,
@@ -200,6 +203,27 @@ def test_novelty_by_hand():
     counts = np.array([0, 3, 0, 1])  # probabilities 4/7, 1/7, 2/7
     expected = [(math.log2(7 / 4) + math.log2(7)) / 2, math.log2(7), 0]
     assert novelty(LISTS, counts).tolist() == pytest.approx(expected)
+
+
+def test_diversity_by_hand():
+    """Item 1 is of categories 0 and 1, item 2 of 1, item 3 of none; a quarter and three quarters have .811 bits."""
+    categories = (np.array([0, 1, 1]), np.array([0, 0, 2, 3, 3]))
+    lists = np.array([[1, 2, 3], [1, 0, 0], [2, 3, 0], [3, 0, 0], [0, 0, 0]], np.int32)
+    quarter = -0.25 * math.log2(0.25) - 0.75 * math.log2(0.75)
+    assert diversity(lists, categories).tolist() == pytest.approx([quarter, 1, 0, 0, 0])
+
+
+def test_a_list_of_as_many_categories_as_items_is_as_diverse_as_can_be():
+    categories = (np.arange(8), np.array([0, *range(9)]))
+    assert diversity(np.arange(1, 9, dtype=np.int32)[None], categories).tolist() == pytest.approx([3])
+
+
+def test_popularity_lift_by_hand():
+    counts = np.array([0, 3, 0, 9])
+    of_lists = mean_popularity(np.array([[1, 3], [2, 0], [0, 0], [3, 3]], np.int32), counts)
+    assert of_lists.tolist() == pytest.approx([6, 0, np.nan, 9], nan_ok=True)
+    assert popularity_lift(of_lists, np.array([2.0, 1, 5, np.nan])) == pytest.approx((6 + 0) / (2 + 1) - 1)
+    assert math.isnan(popularity_lift(of_lists, np.full(4, np.nan)))
 
 
 def test_interval_of_a_constant_is_the_constant():

@@ -12,8 +12,10 @@ COLUMNS = {
     "mrr": "MRR",
     "coverage@10": "Coverage@10",
     "novelty@10": "Novelty@10",
+    "diversity@10": "Diversity@10",
+    "popularity_lift@10": "Popularity lift@10",
 }
-NOT_ACCURACY = ("coverage", "novelty")
+NOT_ACCURACY = ("coverage", "novelty", "diversity", "popularity_lift")
 """Metrics of which more is not better in itself: nobody is best in them."""
 SLICE_METRIC = "ndcg@10"
 
@@ -33,11 +35,12 @@ def results_table(results: dict[str, Any]) -> str:
     """Methods by metrics: mean, interval, and the main metric also as a bar."""
     metrics: Metrics = results["metrics"]
     upper = max(found["ndcg@10"]["high"] for found in metrics.values())
-    head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS.values())
+    columns = [name for name in COLUMNS if all(name in found for found in metrics.values())]
+    head = "".join(f'<th scope="col">{COLUMNS[name]}</th>' for name in columns)
     rows = []
     for method, found in metrics.items():
         cells = []
-        for name in COLUMNS:
+        for name in columns:
             bar = interval_bar(found[name], upper) if name == "ndcg@10" else ""
             cells.append(_cell(found[name], best=method in best_methods(metrics, name), extra=bar))
         rows.append(_row(method, results, "".join(cells)))

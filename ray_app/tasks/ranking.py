@@ -14,6 +14,7 @@ from rich.progress import Progress
 from ray_app.baselines import fit_baselines
 from ray_app.checkpoint import read_manifest
 from ray_app.config import Config
+from ray_app.data.categories import category_numbers
 from ray_app.data.dataset import Dataset
 from ray_app.data.pool import map_parts
 from ray_app.data.sequences import COLUMNS, Histories, LongArray, Ragged
@@ -25,7 +26,7 @@ from ray_app.tasks.recommend import questions
 from ray_app.tasks.scoreboard import LIST_LENGTH, Outcomes, scoreboard
 from ray_app.tasks.scorer import Scorer, load_scorer
 
-HISTORY, TARGETS = "history", "targets"
+HISTORY, POPULARITY, TARGETS = "history", "popularity", "targets"
 
 
 def rank_batch(
@@ -53,6 +54,7 @@ class Ranker:
             name: load_scorer(storage, dataset, uri, config) for name, uri in models.items()
         }
         self._scorers |= ray.get(baselines)
+        self._train_counts = _train_counts(dataset)
 
     def __call__(self, uri: str) -> Iterator[pa.Table]:
         """One row per user that has a target: length of the history, targets, and by method ranks and top list."""
@@ -64,7 +66,11 @@ class Ranker:
             yield self._rank(known.slice(start, stop), targets.slice(start, stop))
 
     def _rank(self, known: Ragged, targets: Ragged) -> pa.Table:
-        columns: dict[str, pa.Array[Any]] = {HISTORY: pa.array(known.lengths), TARGETS: _lists(targets.values, targets)}
+        columns: dict[str, pa.Array[Any]] = {
+            HISTORY: pa.array(known.lengths),
+            POPULARITY: pa.array(_mean_counts(known, self._train_counts)),
+            TARGETS: _lists(targets.values, targets),
+        }
         found = rank_batch(self._scorers, known, targets, self._settings.exclude_seen)
         for number, (ranks, top) in enumerate(found.values()):
             columns[_ranks(number)] = _lists(ranks, targets)
@@ -99,7 +105,7 @@ def evaluate(
     origins = {name: _origin(storage, dataset, uri, config) for name, uri in methods.items()}
     baselines = fit_baselines(config.evaluate.baselines, dataset, config.evaluate.exclude_seen)
     origins |= {name: {"kind": "baseline", "fitted_on": _fitted_on(name)} for name in baselines}
-    outcomes = Outcomes(list(origins), np.concatenate([[0], dataset.items()[Col.TRAIN_COUNT].to_numpy()]))
+    outcomes = Outcomes(list(origins), _train_counts(dataset), category_numbers(dataset.items()))
     settings = {
         "storage": storage,
         "dataset": dataset,
@@ -109,7 +115,7 @@ def evaluate(
     }
     bar = progress.add_task("evaluate: users ranked", total=None) if progress else None
     for table in map_parts(dataset.part_uris, Ranker, settings, config.train):
-        outcomes.add(table[HISTORY].to_numpy(), *_unpack(table, len(origins)))
+        outcomes.add(table[HISTORY].to_numpy(), table[POPULARITY].to_numpy(), *_unpack(table, len(origins)))
         if progress and bar is not None:
             progress.advance(bar, table.num_rows)
     if not outcomes.num_users:
@@ -119,6 +125,21 @@ def evaluate(
         )
     board = scoreboard(outcomes, config.evaluate, config.train.seed)
     return {"protocol": _protocol(dataset, outcomes, config), "methods": origins, **board}
+
+
+def _train_counts(dataset: Dataset) -> LongArray:
+    """Training events of each item, `[num_items + 1]`."""
+    return np.concatenate([[0], dataset.items()[Col.TRAIN_COUNT].to_numpy()])
+
+
+def _mean_counts(known: Ragged, train_counts: LongArray) -> NDArray[np.float64]:
+    """Mean training events of the distinct items of each history, NaN for an empty one, `[users]`."""
+    users = np.repeat(np.arange(len(known.lengths)), known.lengths)
+    own = np.unique(users * len(train_counts) + known.values)
+    owner, item = np.divmod(own, len(train_counts))
+    sums, sizes = (np.bincount(owner, weights, len(known.lengths)) for weights in (train_counts[item], None))
+    means: NDArray[np.float64] = np.divide(sums, sizes, out=np.full(len(sums), np.nan), where=sizes > 0)
+    return means
 
 
 def _origin(storage: Storage, dataset: Dataset, uri: str, config: Config) -> dict[str, Any]:

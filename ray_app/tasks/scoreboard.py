@@ -11,17 +11,20 @@ from ray_app.metrics import (
     PerUser,
     bootstrap_interval,
     coverage,
+    diversity,
     hit_rate,
+    mean_popularity,
     mrr,
     ndcg,
     novelty,
     paired_difference,
+    popularity_lift,
     recall,
 )
 
 MAIN_METRIC = "ndcg@10"
 LIST_LENGTH = 10
-"""Length of the lists that coverage and novelty look at."""
+"""Length of the lists that coverage, novelty, diversity and popularity are taken of."""
 UNBOUNDED = np.iinfo(np.int64).max
 
 USER_SLICES = {"0": (0, 0), "1-2": (1, 2), "3-9": (3, 9), "10+": (10, UNBOUNDED), "cold users (0-2)": (0, 2)}
@@ -29,6 +32,7 @@ USER_SLICES = {"0": (0, 0), "1-2": (1, 2), "3-9": (3, 9), "10+": (10, UNBOUNDED)
 TARGET_SLICES = {"0": (0, 0), "1-5": (1, 5), "6-20": (6, 20), "21+": (21, UNBOUNDED), "rare items (0-5)": (0, 5)}
 """By number of the target's events in the train part; 0 holds the items outside the vocabulary too."""
 
+_POPULARITY = "popularity"
 Estimate = dict[str, float]
 """`mean` over users with `low` and `high`, the ends of its 95% bootstrap interval."""
 
@@ -36,32 +40,47 @@ Estimate = dict[str, float]
 class Outcomes:
     """What every method did for every user: ranks in full, lists only as far as the metrics need them."""
 
-    def __init__(self, methods: list[str], train_counts: LongArray) -> None:
+    def __init__(self, methods: list[str], train_counts: LongArray, categories: Ragged | None = None) -> None:
         self.methods = methods
         self._train_counts = train_counts
+        self._categories = categories
         self._history: list[LongArray] = []
         self._targets: list[IntArray] = []
         self._num_targets: list[LongArray] = []
         self._ranks: list[list[IntArray]] = [[] for _ in methods]
-        self._novelty: list[list[PerUser]] = [[] for _ in methods]
+        self._of_lists: list[list[dict[str, PerUser]]] = [[] for _ in methods]
+        self._popularity: list[PerUser] = []
         self._recommended = np.zeros((len(methods), len(train_counts)), np.bool_)
 
-    def add(self, history: LongArray, targets: Ragged, ranks: list[IntArray], lists: list[IntArray]) -> None:
+    def add(
+        self,
+        history: LongArray,
+        popularity: PerUser,
+        targets: Ragged,
+        ranks: list[IntArray],
+        lists: list[IntArray],
+    ) -> None:
         """Some users more.
 
         Args:
             history: events in each user's history, `[users]`.
+            popularity: mean training events of the items in it, NaN where there are none, `[users]`.
             targets: what was to be found.
             ranks: by method, beside the values of `targets`.
             lists: by method, the top lists, `[users, LIST_LENGTH]`.
         """
         self._history.append(history)
+        self._popularity.append(popularity)
         self._targets.append(targets.values)
         self._num_targets.append(targets.lengths)
         for number, (of_targets, top) in enumerate(zip(ranks, lists, strict=True)):
             self._ranks[number].append(of_targets.astype(np.int32))
-            self._novelty[number].append(novelty(top, self._train_counts))
+            self._of_lists[number].append(self._measured(top))
             self._recommended[number, top] = True
+
+    def _measured(self, top: IntArray) -> dict[str, PerUser]:
+        found = {"novelty": novelty(top, self._train_counts), _POPULARITY: mean_popularity(top, self._train_counts)}
+        return found if self._categories is None else found | {"diversity": diversity(top, self._categories)}
 
     @property
     def num_users(self) -> int:
@@ -85,9 +104,15 @@ class Outcomes:
         """Ranks of the targets."""
         return Ragged(np.concatenate(self._ranks[self.methods.index(method)]), self.targets().offsets)
 
-    def novelty(self, method: str) -> PerUser:
-        """Novelty of each user's list, `[users]`."""
-        return np.concatenate(self._novelty[self.methods.index(method)])
+    def lists(self, method: str) -> dict[str, PerUser]:
+        """What each user's list is like: `novelty`, and `diversity` where the catalogue has categories; `[users]`."""
+        parts = self._of_lists[self.methods.index(method)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != _POPULARITY}
+
+    def popularity_lift(self, method: str) -> float:
+        """By how much the lists are more popular than the histories; NaN if no history has an item."""
+        lists = [part[_POPULARITY] for part in self._of_lists[self.methods.index(method)]]
+        return popularity_lift(np.concatenate(lists), np.concatenate(self._popularity))
 
     def coverage(self, method: str) -> float:
         """Share of the catalogue on anybody's list."""
@@ -136,9 +161,11 @@ def _metrics(
     outcomes: Outcomes, method: str, ranks: Ragged, cutoffs: list[int], estimator: _Estimator
 ) -> dict[str, Estimate]:
     values = {f"{name}@{k}": of(ranks, k) for name, of in _AT_K.items() for k in cutoffs}
-    values |= {"mrr": mrr(ranks), f"novelty@{LIST_LENGTH}": outcomes.novelty(method)}
+    values |= {"mrr": mrr(ranks)} | {f"{name}@{LIST_LENGTH}": of for name, of in outcomes.lists(method).items()}
     found = {name: estimator.mean(per_user) for name, per_user in values.items()}
-    return found | {f"coverage@{LIST_LENGTH}": {"mean": outcomes.coverage(method)}}
+    found[f"coverage@{LIST_LENGTH}"] = {"mean": outcomes.coverage(method)}
+    lift = outcomes.popularity_lift(method)
+    return found if np.isnan(lift) else found | {f"popularity_lift@{LIST_LENGTH}": {"mean": lift}}
 
 
 _AT_K = {"hit_rate": hit_rate, "recall": recall, "ndcg": ndcg}

@@ -27,7 +27,7 @@ def metrics(*names: str, split: str = "temporal") -> dict:
     targets = Ragged(np.array([1, 2, 3, 4, 5], np.int32), np.arange(6))
     ranks = [np.array([1, 2, 4, 30, 99]) + 7 * number for number in range(len(names))]
     lists = [np.full((5, LIST_LENGTH), number + 1, np.int32) for number in range(len(names))]
-    outcomes.add(np.array([0, 1, 4, 5, 1]), targets, ranks, lists)
+    outcomes.add(np.array([0, 1, 4, 5, 1]), np.full(5, np.nan), targets, ranks, lists)
     times = [1_320_000_000_000_000, 1_321_300_000_000_000] if split == "temporal" else [None, None]
     protocol = {
         "split": split,

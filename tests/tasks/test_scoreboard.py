@@ -24,14 +24,18 @@ def ragged(*rows):
 @pytest.fixture
 def board():
     """Two batches, three users: targets [1, 4] after 0 events, [0] (unknown) after 2, [3] after 12."""
-    outcomes = Outcomes(["ours", "theirs"], TRAIN_COUNTS)
+    categories = ragged([], [0], [0], [1], [0, 1], *[[]] * (NUM_ITEMS - 4))  # of items 0 (padding), 1, 2, ...
+    outcomes = Outcomes(["ours", "theirs"], TRAIN_COUNTS, categories)
     outcomes.add(
         np.array([0, 2]),
+        np.array([np.nan, 4.0]),
         ragged([1, 4], [0]),
         [np.array([1, 3, MISS]), np.array([4, 4, MISS])],
         [lists([1, 2], [3]), lists([4], [4])],
     )
-    outcomes.add(np.array([12]), ragged([3]), [np.array([2]), np.array([1])], [lists([1]), lists([4])])
+    outcomes.add(
+        np.array([12]), np.array([16.0]), ragged([3]), [np.array([2]), np.array([1])], [lists([1]), lists([4])]
+    )
     return scoreboard(outcomes, SETTINGS, seed=1)
 
 
@@ -44,16 +48,21 @@ def test_means_of_hand_worked_ranks(board):
     assert ours["mrr"]["mean"] == pytest.approx((1 + 0 + 1 / 2) / 3)
     assert ours["coverage@10"] == {"mean": 3 / NUM_ITEMS}
     assert board["metrics"]["theirs"]["coverage@10"] == {"mean": 1 / NUM_ITEMS}
+    assert ours["diversity@10"]["mean"] == 0  # items of one category
+    assert board["metrics"]["theirs"]["diversity@10"]["mean"] == 1  # items of two
+    # Of the two users with a history: items 3 and 1 of 8 and 0 train events after histories of 4 and 16 on average.
+    assert ours["popularity_lift@10"] == {"mean": pytest.approx((8 + 0) / (4 + 16) - 1)}
+    assert board["metrics"]["theirs"]["popularity_lift@10"] == {"mean": pytest.approx((50 + 50) / 20 - 1)}
 
 
 def test_every_mean_over_users_lies_in_its_interval(board):
     for metrics in board["metrics"].values():
         assert set(metrics) == {
             *("hit_rate@1", "hit_rate@10", "recall@1", "recall@10", "ndcg@1", "ndcg@10"),
-            *("mrr", "novelty@10", "coverage@10"),
+            *("mrr", "novelty@10", "diversity@10", "coverage@10", "popularity_lift@10"),
         }
         for name, value in metrics.items():
-            assert name == "coverage@10" or value["low"] <= value["mean"] <= value["high"]
+            assert name in ("coverage@10", "popularity_lift@10") or value["low"] <= value["mean"] <= value["high"]
 
 
 def test_the_first_method_is_compared_with_the_others_user_by_user(board):
