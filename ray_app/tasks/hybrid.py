@@ -29,7 +29,7 @@ from ray_app.metrics import Scores
 from ray_app.models.sequence import SequenceModel
 from ray_app.schema import PAD, Col
 from ray_app.storage import Storage, join
-from ray_app.tasks.recommend import questions, score
+from ray_app.tasks.recommend import centred_vectors, questions, score
 from ray_app.tasks.recommender import ITEMS_FILE, load_model
 
 MEMORY_FILE, RANKER_FILE, FACTS_FILE = "memory.safetensors", "ranker.txt", "ranker.json"
@@ -42,8 +42,7 @@ class Evidences:
     def __init__(self, model: SequenceModel, memory: Memory, device: torch.device, *, exclude_seen: bool) -> None:
         self._model = model.to(device).eval()
         self._table = self._model.table().detach()
-        centred = torch.nn.functional.normalize(self._table - self._table.mean(0), dim=1).cpu().numpy()
-        self._vectors = np.concatenate([np.zeros((1, centred.shape[1]), np.float32), centred])
+        self.vectors = centred_vectors(self._table)
         self._memory = memory
         self._exclude_seen = exclude_seen
 
@@ -54,7 +53,7 @@ class Evidences:
         ranked = scores.copy()
         ranked[:, PAD] = np.finfo(np.float32).min
         pairs = candidates(ranked, evidence, self._memory, histories, exclude_seen=self._exclude_seen)
-        return scores, pairs, features(pairs, ranked, self._vectors, evidence, self._memory, histories)
+        return scores, pairs, features(pairs, ranked, self.vectors, evidence, self._memory, histories)
 
 
 class HybridScorer:
@@ -63,6 +62,11 @@ class HybridScorer:
     def __init__(self, evidences: Evidences, ranker: Ranker) -> None:
         self._evidences = evidences
         self._ranker = ranker
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """See `scorer.Recommender`."""
+        return self._evidences.vectors
 
     def scores(self, histories: Ragged) -> Scores:
         """See `Scorer`. A candidate's score is the ranker's, moved above the model's best."""

@@ -20,6 +20,7 @@ from ray_app.errors import DataError
 from ray_app.metrics import top_k
 from ray_app.schema import PAD, Col, predictions_schema
 from ray_app.storage import Storage, join
+from ray_app.tasks.diversity import POOL, Vectors, content_vectors, diversified
 from ray_app.tasks.recommend import questions
 from ray_app.tasks.scorer import Scorer, load_scorer
 
@@ -96,6 +97,10 @@ class Predictor:
         self._out_uri = out_uri
         self._item_ids = dataset.items()[Col.ITEM].combine_chunks()
         self._scorer = load_scorer(storage, dataset, model_uri, config)
+        self._vectors: Vectors | None = None
+        if config.predict.diversity:
+            content = content_vectors(dataset)
+            self._vectors = self._scorer.vectors if content is None else content
 
     def __call__(self, uri: str) -> Iterator[pa.Table]:
         """One row: the name of the file that was written, and how many users and rows it has."""
@@ -113,7 +118,9 @@ class Predictor:
         columns: list[tuple[NDArray[Any], ...]] = [nobody]  # a part of a small log may be empty
         no_history = 0
         for users, known in rounds(histories, self._config):
-            row, *rest = best_items(self._scorer, known, settings.k, settings.exclude_seen)
+            row, *rest = best_items(
+                self._scorer, known, settings.k, settings.exclude_seen, self._vectors, settings.diversity
+            )
             columns.append((users[row], *rest))
             no_history += int(np.count_nonzero(known.lengths == 0))
         user, item, rank, score = (np.concatenate(column) for column in zip(*columns, strict=True))
@@ -143,9 +150,15 @@ def rounds(histories: Histories, config: Config) -> Iterator[tuple[LongArray, Ra
 
 
 def best_items(
-    scorer: Scorer, known: Ragged, k: int, exclude_seen: bool
+    scorer: Scorer, known: Ragged, k: int, exclude_seen: bool, vectors: "Vectors | None" = None, diversity: float = 0.0
 ) -> tuple[LongArray, NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
-    """Flat lists: number of the user in `known`, item index, rank from 1, score."""
-    items, scores = top_k(scorer.scores(known), k, known if exclude_seen else None)
+    """Flat lists: number of the user in `known`, item index, rank from 1, score.
+
+    With item vectors the order is that of MMR with this `diversity`, and scores do not fall along a list.
+    """
+    pool = k if vectors is None else k * POOL
+    items, scores = top_k(scorer.scores(known), pool, known if exclude_seen else None)
+    if vectors is not None:
+        items, scores = diversified(items, scores, vectors, k, diversity)
     user, place = np.nonzero(items != PAD)
     return user, items[user, place], (place + 1).astype(np.int32), scores[user, place]

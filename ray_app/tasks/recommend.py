@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -159,6 +160,15 @@ def score(model: SequenceModel, histories: Ragged, table: Tensor) -> Scores:
     items, lengths = pad_histories(histories, model.shape.max_history_len)
     with torch.no_grad():
         return model.scores(items.to(table.device), lengths.to(table.device), table).cpu().numpy()
+
+
+def centred_vectors(table: Tensor) -> NDArray[np.float32]:
+    """Item vectors less their mean, of length 1, float32 `[num_items + 1, dim]`; that of `PAD` is 0.
+
+    The mean says how popular items are scored, and would make all of them look alike.
+    """
+    centred = functional.normalize(table - table.mean(0), dim=1).cpu().numpy()
+    return np.concatenate([np.zeros((1, centred.shape[1]), np.float32), centred])
 
 
 def target_ranks_of(

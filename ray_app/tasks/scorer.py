@@ -2,7 +2,9 @@
 
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ray_app.checkpoint import fetched, verify
 from ray_app.config import Config
@@ -12,7 +14,7 @@ from ray_app.metrics import Scores
 from ray_app.models.sequence import SequenceModel
 from ray_app.storage import Storage
 from ray_app.tasks.hybrid import is_hybrid, load_hybrid
-from ray_app.tasks.recommend import score
+from ray_app.tasks.recommend import centred_vectors, score
 from ray_app.tasks.recommender import fitted_to, load_model
 
 
@@ -24,19 +26,29 @@ class Scorer(Protocol):
         ...
 
 
+class Recommender(Scorer, Protocol):
+    """A scorer that was trained, and so knows which items are like each other."""
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """Item vectors of length 1, `[num_items + 1, dim]`; that of `PAD` is 0."""
+        ...
+
+
 class ModelScorer:
     """A sequence model with its item table at hand."""
 
     def __init__(self, model: SequenceModel, device: torch.device) -> None:
         self._model = model.to(device).eval()
         self._table = self._model.table().detach()
+        self.vectors = centred_vectors(self._table)
 
     def scores(self, histories: Ragged) -> Scores:
         """See `Scorer`."""
         return score(self._model, histories, self._table)
 
 
-def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config) -> Scorer:
+def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config) -> Recommender:
     """The checkpoint at `uri` over the catalogue of `dataset`, on the device that the configuration asks for.
 
     Raises:

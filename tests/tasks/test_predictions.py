@@ -66,6 +66,20 @@ def test_a_list_ends_where_the_catalogue_does():
     assert score.tolist() == pytest.approx([0.5, 0.1, 0.9, 0.5, 0.1])
 
 
+def test_with_diversity_a_list_takes_what_is_unlike_it_from_further_down():
+    class Scorer:
+        def scores(self, histories):
+            return np.array([[-np.inf, 0.9, 0.8, 0.1, 0.0]], np.float32)
+
+    known = Ragged(np.zeros(0, np.int32), np.array([0, 0]))
+    vectors = np.array([[0, 0], [1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
+    plain = best_items(Scorer(), known, k=2, exclude_seen=True)
+    diverse = best_items(Scorer(), known, k=2, exclude_seen=True, vectors=vectors, diversity=0.6)
+    assert (plain[1].tolist(), diverse[1].tolist()) == ([1, 2], [1, 3])
+    assert diverse[2].tolist() == [1, 2]
+    assert diverse[3].tolist() == pytest.approx([0.9, 0.1])
+
+
 class Predicted(NamedTuple):
     """A finished folder, and what it was made from."""
 
