@@ -2,7 +2,8 @@
 
     python jobs/predict.py --config jobs/configs/demo.yaml predict.k=20 predict.history=all [key=value ...]
 
-`predict.history=before_test` gives exactly the lists that evaluation scored. Trains what is missing first.
+`predict.history=before_test` gives exactly the lists that evaluation scored, `predict.diversity=0.3` lists that repeat
+themselves less, and `predict.together=true` also what is bought together with each item. Trains what is missing first.
 """
 
 from door import run

@@ -20,6 +20,7 @@ from ray_app.tasks.hybrid import fit_hybrid, hybrid_uri
 from ray_app.tasks.predictions import predict, predictions_uri
 from ray_app.tasks.ranking import evaluate
 from ray_app.tasks.recommend import METRIC
+from ray_app.tasks.together import together_uri, write_together
 from ray_app.training.progress import watched
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Snapshot
@@ -223,4 +224,7 @@ def predict_stage(config: Config, target: Dataset, model_uri: str) -> str:
     with bars("predict") as progress:
         counts = predict(target.storage, target, model_uri, config, uri, progress)
     say("predict", f"{counts['users']:,} users in", uri)
+    if config.predict.together:
+        facts = write_together(target, config)
+        say("together", f"{facts['items']:,} items of {facts['orders']:,} orders in", together_uri(target, config))
     return uri

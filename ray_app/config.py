@@ -161,6 +161,10 @@ class PredictConfig(Section):
     """before_test: exactly the lists that evaluation scored."""
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How far likeness to what is already on a list counts against an item (1 - lambda of MMR): 0 not at all."""
+    together: bool = False
+    """Also write what is bought together with each item: `k` partners by lift, from the orders of the log."""
+    together_orders: Positive = 5
+    """Orders that two items must share to be called bought together."""
 
 
 class Config(Section):

@@ -38,6 +38,8 @@ class Col:
 
     RANK = "rank"
     SCORE = "score"
+    PARTNER = "partner_id"
+    LIFT = "lift"
 
     SOURCE = "source"
     ROW = "row"
@@ -105,5 +107,21 @@ def predictions_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Sch
             pa.field(Col.ITEM, item_type, nullable=False),
             pa.field(Col.RANK, pa.int32(), nullable=False),
             pa.field(Col.SCORE, pa.float32(), nullable=False),
+        ]
+    )
+
+
+def together_schema(item_type: pa.DataType) -> pa.Schema:
+    """What is bought together with each item, ids in the retailer's own types; `rank` counts from 1 within the item.
+
+    `lift` is how much more often than by chance both are in one order, shrunk; `orders` is how often they are.
+    """
+    return pa.schema(
+        [
+            pa.field(Col.ITEM, item_type, nullable=False),
+            pa.field(Col.PARTNER, item_type, nullable=False),
+            pa.field(Col.RANK, pa.int32(), nullable=False),
+            pa.field(Col.LIFT, pa.float32(), nullable=False),
+            pa.field(Col.ORDERS, pa.int64(), nullable=False),
         ]
     )

@@ -82,7 +82,7 @@ def _inputs(storage: Storage, dataset: Dataset, model_uri: str, config: Config) 
     return {
         "model_manifest_sha256": hashlib.sha256(manifest).hexdigest(),
         "dataset_fingerprint": dataset.manifest.fingerprint,
-        **config.predict.model_dump(mode="json"),
+        **config.predict.model_dump(mode="json", exclude={"together", "together_orders"}),
     }
 
 
