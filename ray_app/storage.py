@@ -145,5 +145,15 @@ class Storage(StorageConfig):
         return S3Files(self) if uris.scheme(uri) == "s3" else LocalFiles()
 
 
+def raise_if_storage_failed(error: Exception, uri: str) -> None:
+    """Raise `StorageError` if reading `uri` failed for the server, the network or the disk, and not for its content.
+
+    Arrow raises OSError for all of these. What a file holds is wrong every time; a lost connection is not, and must not
+    be taken for a broken file.
+    """
+    if isinstance(error, OSError) and (error.errno is not None or "AWS Error" in str(error)):
+        raise StorageError(f"{uri}: cannot be read to its end: {error}") from error
+
+
 def _hidden(path: str) -> bool:
     return any(part.startswith((".", "_")) for part in path.split("/"))

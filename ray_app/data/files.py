@@ -1,6 +1,7 @@
 """Raw files as Arrow tables: parquet, CSV and JSON lines, streamed batch by batch, each row with its number.
 
-What cannot be read is handed on as refused rows, never raised: one bad line costs one line, one broken file one file.
+What a file holds and cannot be read is handed on as refused rows, never raised: one bad line costs one line, one broken
+file one file. A storage that fails is raised: nobody knows then what the file holds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from ray_app.data.dialect import Dialect
 from ray_app.data.json_lines import parse_json
 from ray_app.data.quarantine import Reason, refuse
 from ray_app.data.text_files import Rows, decode, parse_csv, text_blocks
-from ray_app.storage import Storage
+from ray_app.storage import Storage, raise_if_storage_failed
 
 Format = Literal["parquet", "csv", "jsonl"]
 BATCH_ROWS = 65_536
@@ -85,7 +86,7 @@ def read_piece(storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequ
     """The rows of a piece in order: `columns` alone, of which `ids` are ids.
 
     Raises:
-        StorageError: the file cannot be opened at all.
+        StorageError: the file cannot be opened, or the storage fails while it is read.
     """
     row = piece.first_row
     try:
@@ -99,6 +100,7 @@ def read_piece(storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequ
             yield RawBatch(rows.table, rows.numbers + row, refused)
             row += len(rows.numbers) + len(bad)
     except (pa.ArrowException, OSError) as error:
+        raise_if_storage_failed(error, piece.uri)
         refused = refuse(piece.uri, None, Reason.UNREADABLE_FILE, [str(error)])
         yield RawBatch(pa.table({}), np.zeros(0, np.int64), refused)
 
@@ -128,7 +130,8 @@ def _read_parquet(storage: Storage, piece: Piece, columns: Sequence[str]) -> Ite
             for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted, use_threads=False):
                 yield _checked(piece.uri, batch, row)
                 row += len(batch)
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError) as error:
+            raise_if_storage_failed(error, piece.uri)
             for group in groups:
                 group_end = group_start + file.metadata.row_group(group).num_rows
                 if row < group_end:
@@ -156,6 +159,7 @@ def _read_group(
             yield _checked(uri, batch.slice(skip), row + skip)
             row += len(batch)
     except (pa.ArrowException, OSError) as error:
+        raise_if_storage_failed(error, uri)
         lost = np.arange(max(row, done), rows.stop)
         refused = refuse(uri, lost, Reason.UNREADABLE_FILE, [str(error)] * len(lost))
         yield RawBatch(pa.table({}), lost[:0], refused)

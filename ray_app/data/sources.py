@@ -16,7 +16,7 @@ from ray_app.data.raw_files import RawFile
 from ray_app.data.text_files import parse_csv, text_blocks
 from ray_app.data.times import day_places
 from ray_app.errors import DataError
-from ray_app.storage import FileEntry, Storage
+from ray_app.storage import FileEntry, Storage, raise_if_storage_failed
 
 _LOOK_BYTES = 256 << 10
 _LOOKS_AT_ONCE = 16
@@ -93,6 +93,7 @@ def _look(storage: Storage, file: RawFile, timestamps: Sequence[str]) -> Source:
     try:
         return (_look_at_parquet if file.format == "parquet" else _look_at_text)(storage, file, timestamps)
     except (pa.ArrowException, OSError, csv.Error) as error:
+        raise_if_storage_failed(error, file.entry.uri)
         return Source(file.entry, file.format, problem=str(error))
 
 
