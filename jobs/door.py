@@ -1,14 +1,15 @@
 """What every job has in common: the command line, the connection to Ray, and errors as sentences with an exit code.
 
 A job ends with `run(__doc__, main)`, where `main(config)` does the work. Exit codes: 0 done, 1 a fault of ours, 2 wrong
-configuration, 3 storage cannot be reached, 4 training cannot go on, 5 the data cannot be used, 130 interrupted.
+configuration, 3 storage cannot be reached, 4 training cannot go on, 5 the data cannot be used, 6 a version is not
+promoted, 130 interrupted.
 """
 
-import argparse
 import logging
 import os
 import secrets
 import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -48,11 +49,19 @@ def run(description: str | None, main: Callable[[Config], None], *, needs_ray: b
     With `needs_ray`, `main` finds Ray connected: to the cluster of RAY_ADDRESS (which `ray job submit` sets), or else
     to a new one on this machine, which ends with the job.
     """
-    sys.exit(_exit_code(description, main, needs_ray=needs_ray))
+    sys.exit(_exit_code(_parser(description), lambda config, _: main(config), needs_ray=needs_ray))
 
 
-def _exit_code(description: str | None, main: Callable[[Config], None], *, needs_ray: bool) -> int:
+def run_with_options(
+    description: str | None, main: Callable[[Config, Namespace], None], add_options: Callable[[ArgumentParser], None]
+) -> None:
+    """`run` for a job with options of its own, which connects to Ray (`connected`) when it needs it."""
     parser = _parser(description)
+    add_options(parser)
+    sys.exit(_exit_code(parser, main, needs_ray=False))
+
+
+def _exit_code(parser: ArgumentParser, main: Callable[[Config, Namespace], None], *, needs_ray: bool) -> int:
     arguments = parser.parse_args()
     if arguments.config is None and not arguments.overrides and not arguments.print_config:
         parser.error("give --config FILE, or settings as key=value")
@@ -61,8 +70,8 @@ def _exit_code(description: str | None, main: Callable[[Config], None], *, needs
         print(config.to_yaml() if arguments.print_config else f"# configuration\n{config.to_yaml()}", flush=True)
         if arguments.print_config:
             return 0
-        with _ray() if needs_ray else nullcontext():
-            main(config)
+        with connected() if needs_ray else nullcontext():
+            main(config, arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -74,11 +83,11 @@ def _exit_code(description: str | None, main: Callable[[Config], None], *, needs
     return 0
 
 
-def _parser(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(description: str | None) -> ArgumentParser:
+    parser = ArgumentParser(
         description=description,
         epilog=f"configuration keys, with type and default:\n{describe_keys(Config)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with the configuration; without, all is default")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
@@ -105,7 +114,7 @@ def user_error(error: BaseException) -> UserError | None:
 
 
 @contextmanager
-def _ray() -> Iterator[None]:
+def connected() -> Iterator[None]:
     """Ray, connected; a cluster that was started here ends here."""
     address = os.environ.get("RAY_ADDRESS")
     import ray.data  # noqa: PLC0415 (takes seconds)

@@ -12,6 +12,8 @@ from ray_app.config import Config, TrainConfig, fingerprint
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
 from ray_app.errors import DataError, TrainingError, UserError
+from ray_app.evidence.item_index import INDEX_FILE, ItemIndex
+from ray_app.registry import METRICS_FILE, REPORT_FILE, Registry, Version
 from ray_app.report import Evidence, examples_table, summary_table, write_report
 from ray_app.schedule import Schedule
 from ray_app.storage import Storage, join
@@ -27,7 +29,6 @@ from ray_app.training.snapshot import Snapshot
 from ray_app.training.trainer import build_trainer
 from ray_app.uri import scheme
 
-METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"
 console = Console()
 
 
@@ -216,6 +217,17 @@ def _evidence(
         examples=pick_examples(target.storage, target, main_uri, config),
         versions={**manifest["versions"], "git commit": manifest["git_commit"]},
     )
+
+
+def register_stage(config: Config, target: Dataset, model_uri: str, evaluation_uri: str) -> Version:
+    """Keep the main model of an evaluation with its evidence, where `jobs/promote.py` finds it."""
+    storage = target.storage
+    metrics, report = (storage.read_bytes(join(evaluation_uri, name)) for name in (METRICS_FILE, REPORT_FILE))
+    version = Registry(storage, config.name).register(
+        model_uri, metrics, report, lambda folder: ItemIndex.fit(target).save(folder / INDEX_FILE)
+    )
+    say("register", "version", version.uri)
+    return version
 
 
 def predict_stage(config: Config, target: Dataset, model_uri: str) -> str:

@@ -19,6 +19,7 @@ FLOORS = (
     ("models",),
     ("metrics", "baselines"),
     ("checkpoint",),
+    ("registry",),
     ("evidence",),
     ("tasks",),
     ("training",),

@@ -19,7 +19,6 @@ from ray_app.baselines import read_log
 from ray_app.checkpoint import CheckpointError, fetched, verify
 from ray_app.config import Config, RankerConfig, dump, fingerprint
 from ray_app.data.dataset import Dataset
-from ray_app.data.pool import map_parts
 from ray_app.data.sequences import COLUMNS, Histories, Ragged
 from ray_app.evidence.features import FEATURES, features
 from ray_app.evidence.memory import Memory
@@ -169,6 +168,8 @@ def _examples(dataset: Dataset, model_uri: str, memory_uri: str, config: Config,
         "memory_uri": memory_uri,
         "config": config,
     }
+    from ray_app.data.pool import map_parts  # noqa: PLC0415 (whoever only loads a hybrid needs no Ray)
+
     bar = progress.add_task("rank: candidates described", total=None) if progress else None
     tables = []
     for table in map_parts(dataset.part_uris, Describer, settings, config.train):
