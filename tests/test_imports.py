@@ -22,6 +22,7 @@ FLOORS = (
     ("registry",),
     ("evidence",),
     ("tasks",),
+    ("serving",),
     ("training",),
     ("report",),
 )
@@ -89,6 +90,12 @@ def test_ray_is_started_in_one_place() -> None:
         if isinstance(node, ast.Attribute) and node.attr == "init" and ast.unparse(node.value) == "ray"
     }
     assert starts == {"jobs.door"}
+
+
+def test_predictions_are_made_without_ray() -> None:
+    """The predictor also answers in a process that has no Ray, and so does the whole application on a plain server."""
+    code = "import sys, ray_app.serving.predictor; assert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
 def test_importing_everything_is_silent(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from ray_app.metrics import Scores
 from ray_app.models.sequence import SequenceModel
 from ray_app.schema import PAD, Col
 from ray_app.storage import Storage, join
-from ray_app.tasks.recommend import centred_vectors, questions, score
+from ray_app.tasks.recommend import questions, score, unit_vectors
 from ray_app.tasks.recommender import ITEMS_FILE, load_model
 
 MEMORY_FILE, RANKER_FILE, FACTS_FILE = "memory.safetensors", "ranker.txt", "ranker.json"
@@ -41,7 +41,7 @@ class Evidences:
     def __init__(self, model: SequenceModel, memory: Memory, device: torch.device, *, exclude_seen: bool) -> None:
         self._model = model.to(device).eval()
         self._table = self._model.table().detach()
-        self.vectors = centred_vectors(self._table)
+        self.vectors = unit_vectors(self._table)
         self._memory = memory
         self._exclude_seen = exclude_seen
 
@@ -62,11 +62,6 @@ class HybridScorer:
         self._evidences = evidences
         self._ranker = ranker
 
-    @property
-    def vectors(self) -> NDArray[np.float32]:
-        """See `scorer.Recommender`."""
-        return self._evidences.vectors
-
     def scores(self, histories: Ragged) -> Scores:
         """See `Scorer`. A candidate's score is the ranker's, moved above the model's best."""
         scores, pairs, described = self._evidences.describe(histories)
@@ -78,6 +73,10 @@ class HybridScorer:
         floor = scores.max(axis=1) + 1
         scores[pairs.users, pairs.items] = floor[pairs.users] + (ranked - lowest[pairs.users])
         return scores
+
+    def vectors(self) -> NDArray[np.float32]:
+        """See `scorer.Answering`."""
+        return self._evidences.vectors
 
 
 def is_hybrid(folder: Path) -> bool:

@@ -100,7 +100,7 @@ class Predictor:
         self._vectors: Vectors | None = None
         if config.predict.diversity:
             content = content_vectors(dataset)
-            self._vectors = self._scorer.vectors if content is None else content
+            self._vectors = self._scorer.vectors() if content is None else content
 
     def __call__(self, uri: str) -> Iterator[pa.Table]:
         """One row: the name of the file that was written, and how many users and rows it has."""

@@ -162,8 +162,8 @@ def score(model: SequenceModel, histories: Ragged, table: Tensor) -> Scores:
         return model.scores(items.to(table.device), lengths.to(table.device), table).cpu().numpy()
 
 
-def centred_vectors(table: Tensor) -> NDArray[np.float32]:
-    """Item vectors less their mean, of length 1, float32 `[num_items + 1, dim]`; that of `PAD` is 0.
+def unit_vectors(table: Tensor) -> NDArray[np.float32]:
+    """Item vectors from which their mean was taken, of length 1, `[num_items + 1, dim]`; row `PAD` is zero.
 
     The mean says how popular items are scored, and would make all of them look alike.
     """

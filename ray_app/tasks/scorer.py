@@ -1,5 +1,6 @@
 """What evaluation and predictions ask for scores: a trained model, or anything else that answers as one."""
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from ray_app.metrics import Scores
 from ray_app.models.sequence import SequenceModel
 from ray_app.storage import Storage
 from ray_app.tasks.hybrid import is_hybrid, load_hybrid
-from ray_app.tasks.recommend import centred_vectors, score
+from ray_app.tasks.recommend import score, unit_vectors
 from ray_app.tasks.recommender import fitted_to, load_model
 
 
@@ -26,12 +27,11 @@ class Scorer(Protocol):
         ...
 
 
-class Recommender(Scorer, Protocol):
-    """A scorer that was trained, and so knows which items are like each other."""
+class Answering(Scorer, Protocol):
+    """A trained scorer, which can also tell which items are alike."""
 
-    @property
     def vectors(self) -> NDArray[np.float32]:
-        """Item vectors of length 1, `[num_items + 1, dim]`; that of `PAD` is 0."""
+        """Vectors of length 1 whose product is the likeness of two items, `[num_items + 1, dim]`; row `PAD` is zero."""
         ...
 
 
@@ -41,14 +41,17 @@ class ModelScorer:
     def __init__(self, model: SequenceModel, device: torch.device) -> None:
         self._model = model.to(device).eval()
         self._table = self._model.table().detach()
-        self.vectors = centred_vectors(self._table)
 
     def scores(self, histories: Ragged) -> Scores:
         """See `Scorer`."""
         return score(self._model, histories, self._table)
 
+    def vectors(self) -> NDArray[np.float32]:
+        """See `Answering`."""
+        return unit_vectors(self._table)
 
-def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config) -> Recommender:
+
+def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config) -> Answering:
     """The checkpoint at `uri` over the catalogue of `dataset`, on the device that the configuration asks for.
 
     Raises:
@@ -57,6 +60,15 @@ def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config) ->
     device = torch.device("cuda" if config.train.use_gpu else "cpu")
     with fetched(storage, uri) as folder:
         verify(folder)
-        if is_hybrid(folder):
-            return load_hybrid(folder, dataset, device)
-        return ModelScorer(fitted_to(load_model(folder), dataset.items(), config.train.seed), device)
+        return open_scorer(folder, dataset, config.train.seed, device)
+
+
+def open_scorer(folder: Path, dataset: Dataset, seed: int, device: torch.device) -> Answering:
+    """The scorer of a verified folder; `seed` begins the vectors of items that it does not know.
+
+    Raises:
+        CheckpointError: it is incomplete, or does not fit.
+    """
+    if is_hybrid(folder):
+        return load_hybrid(folder, dataset, device)
+    return ModelScorer(fitted_to(load_model(folder), dataset.items(), seed), device)

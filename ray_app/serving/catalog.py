@@ -1,0 +1,133 @@
+"""The items of a version by id, what is said of them, and which of them a filter lets through."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ray_app.schema import PAD, Col
+from ray_app.serving.schemas import Filters, Item, ItemBody, ItemId
+
+Mask = NDArray[np.bool_]
+NOTHING = -1
+
+
+class Catalog:
+    """Items have the indices of the model, from 1; items that were added since follow behind them."""
+
+    def __init__(self, items: pa.Table) -> None:
+        self._ids: list[Any] = [None, *items[Col.ITEM].to_pylist()]
+        self._numbers = pa.types.is_integer(items[Col.ITEM].type)
+        self._index = {str(item): n for n, item in enumerate(self._ids) if n != PAD}
+        columns = (Col.TITLE, Col.DESCRIPTION, Col.BRAND, Col.CATEGORY)
+        self._texts = {name: [None, *items[name].to_pylist()] for name in columns}
+        self._images: dict[int, str] = {}
+        prices = items[Col.PRICE].cast(pa.float64()).fill_null(np.nan).to_numpy()
+        self._price = np.concatenate([[np.nan], prices])
+        self._codes: dict[str, dict[str, int]] = {Col.BRAND: {}, Col.CATEGORY: {}}
+        self._coded = {name: self._encode(name, self._texts[name]) for name in self._codes}
+        self.available = np.ones(len(self._ids), np.bool_)
+        self.available[PAD] = False
+
+    def __len__(self) -> int:
+        return len(self._ids) - 1
+
+    def find(self, item: ItemId) -> int:
+        """Index of an item, `PAD` if there is none with this id."""
+        return self._index.get(str(item), PAD)
+
+    def find_all(self, items: Iterable[ItemId]) -> NDArray[np.int64]:
+        """Indices of those that there are, in their order."""
+        found = (self.find(item) for item in items)
+        return np.array([item for item in found if item != PAD], np.int64)
+
+    def text(self, item: int) -> str:
+        """All that is written of an item."""
+        return " ".join(column[item] for column in self._texts.values() if column[item])
+
+    def title(self, item: int) -> str:
+        """Its title, or else category, brand and id, as far as they are known."""
+        parts = (self._texts[Col.CATEGORY][item], self._texts[Col.BRAND][item], str(self._ids[item]))
+        return self._texts[Col.TITLE][item] or " · ".join(part for part in parts if part)
+
+    def describe(self, item: int) -> Item:
+        """As answers show it."""
+        price = float(self._price[item])
+        return Item.model_construct(
+            item_id=self._ids[item],
+            title=self.title(item),
+            brand=self._texts[Col.BRAND][item],
+            category=self._texts[Col.CATEGORY][item],
+            price=None if np.isnan(price) else price,
+            image=self._images.get(item),
+        )
+
+    def mask(self, filters: Filters) -> Mask:
+        """Which indices pass, `[items + 1]`; `PAD` never does."""
+        passed = self.available.copy() if filters.in_stock else np.ones(len(self._ids), np.bool_)
+        for name, wanted in ((Col.CATEGORY, filters.category), (Col.BRAND, filters.brand)):
+            if wanted is not None:
+                passed &= self.labelled(name, wanted)
+        if filters.price_min is not None:
+            passed &= self._price >= filters.price_min
+        if filters.price_max is not None:
+            passed &= self._price <= filters.price_max
+        if filters.allow is not None:
+            allowed = np.zeros(len(self._ids), np.bool_)
+            allowed[self.find_all(filters.allow)] = True
+            passed &= allowed
+        passed[self.find_all(filters.deny)] = False
+        passed[PAD] = False
+        return passed
+
+    def labelled(self, column: str, labels: Iterable[str]) -> Mask:
+        """Items with one of these brands or categories."""
+        codes = self._codes[column]
+        wanted = np.zeros(len(codes) + 1, np.bool_)  # the last for items without a label
+        wanted[[codes[label] for label in labels if label in codes]] = True
+        found: Mask = wanted[self._coded[column]]
+        return found
+
+    def put(self, item: ItemId, body: ItemBody) -> int:
+        """Describe an item, which is added if there is none with this id; its index.
+
+        Raises:
+            ValueError: the catalogue's ids are numbers, and this is none.
+        """
+        if (index := self.find(item)) == PAD:
+            self._ids.append(self.own(item))
+            index = self._index[str(item)] = len(self._ids) - 1
+            for column in self._texts.values():
+                column.append(None)
+            self._price = np.append(self._price, np.nan)
+            self._coded = {name: np.append(column, NOTHING) for name, column in self._coded.items()}
+            self.available = np.append(self.available, True)
+        for name in self._texts:
+            self._texts[name][index] = getattr(body, name)
+        self._price[index] = np.nan if body.price is None else body.price
+        for name in self._codes:
+            self._coded[name][index] = self._encode(name, [getattr(body, name)])[0]
+        if body.image is not None:
+            self._images[index] = body.image
+        return index
+
+    def own(self, item: ItemId) -> ItemId:
+        """The id in the catalogue's own type.
+
+        Raises:
+            ValueError: the catalogue's ids are numbers, and this is none.
+        """
+        if not self._numbers:
+            return str(item)
+        if not re.fullmatch(r"0|-?[1-9]\d{0,18}", str(item), re.ASCII) or not -(2**63) <= int(item) < 2**63:
+            raise ValueError(f"item ids of this catalogue are whole numbers, and {str(item)[:40]!r} is none")
+        return int(item)
+
+    def _encode(self, name: str, labels: list[str | None]) -> NDArray[np.int32]:
+        codes = self._codes[name]
+        return np.array(
+            [NOTHING if label is None else codes.setdefault(label, len(codes)) for label in labels], np.int32
+        )

@@ -1,0 +1,207 @@
+"""A version that answers: plain torch, in one thread, without Ray and without HTTP."""
+
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ray_app.checkpoint import CheckpointError, fetched, read_config, verify
+from ray_app.data.dataset import open_dataset
+from ray_app.data.sequences import Ragged
+from ray_app.evidence.item_index import INDEX_FILE, ItemIndex
+from ray_app.metrics import top_k
+from ray_app.registry import Version
+from ray_app.schema import PAD
+from ray_app.serving.catalog import Catalog, Mask
+from ray_app.serving.content import Content
+from ray_app.serving.customers import NOW, Customers, Event, Past
+from ray_app.serving.reasons import Reasons
+from ray_app.serving.reorder import POOL, boosted, pinned, varied
+from ray_app.serving.schemas import (
+    Filters,
+    ItemBody,
+    ItemId,
+    PastEvent,
+    RecommendAnswer,
+    Recommended,
+    RecommendRequest,
+    Scored,
+    UserId,
+)
+from ray_app.storage import Storage
+from ray_app.tasks.scorer import Answering, open_scorer
+
+
+class Predictor:
+    """A model, its catalogue and its users. Items may be added and described anew; all else stays as it was loaded."""
+
+    def __init__(
+        self,
+        version: str,
+        scorer: Answering,
+        catalog: Catalog,
+        customers: Customers,
+        index: ItemIndex,
+        *,
+        exclude_seen: bool,
+    ) -> None:
+        self.version = version
+        self.catalog = catalog
+        self.customers = customers
+        self._scorer = scorer
+        self._vectors = scorer.vectors()
+        self._index = index
+        self._popular = index.by_popularity()
+        self._reasons = Reasons(index, catalog)
+        self._exclude_seen = exclude_seen
+        self._num_trained = len(catalog)
+        self._content = Content([catalog.text(item) for item in range(1, len(catalog) + 1)])
+        self._added: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+
+    @classmethod
+    def load(cls, storage: Storage, version: Version) -> Self:
+        """Fetch a version, check its hashes, and read the users of its dataset.
+
+        Raises:
+            CheckpointError: it is damaged, incomplete or of another program version.
+            DataError: its dataset is gone.
+            StorageError: something cannot be read.
+        """
+        dataset = open_dataset(storage, version.dataset)
+        with fetched(storage, version.uri) as folder:
+            verify(folder)
+            config = read_config(folder)
+            try:
+                exclude_seen, seed = bool(config["predict"]["exclude_seen"]), int(config["train"]["seed"])
+                index = ItemIndex.load(folder / INDEX_FILE)
+            except (KeyError, OSError) as error:
+                raise CheckpointError(f"{folder}: not a registered version of this program: {error}") from error
+            scorer = open_scorer(folder, dataset, seed, torch.device("cpu"))
+        catalog, customers = Catalog(dataset.items()), Customers.read(dataset)
+        return cls(version.name, scorer, catalog, customers, index, exclude_seen=exclude_seen)
+
+    def recommend(self, requests: list[RecommendRequest], later: list[list[Event]]) -> list[RecommendAnswer]:
+        """One answer per request; `later` is what happened to each request's user since the dataset was prepared."""
+        pasts = [self._past(request, events) for request, events in zip(requests, later, strict=True)]
+        trained = [past.items[past.items <= self._num_trained].astype(np.int32) for past in pasts]
+        offsets = np.cumsum([0, *map(len, trained)])
+        scores = self._with_added(self._scorer.scores(Ragged(np.concatenate(trained), offsets)))
+        return [self._answer(*each) for each in zip(requests, pasts, scores, strict=True)]
+
+    def similar(self, item: ItemId, k: int) -> list[Scored]:
+        """Items in stock whose vectors are nearest.
+
+        Raises:
+            KeyError: no such item.
+        """
+        own = self._existing(item)
+        likeness = self._vectors @ self._vectors[own]
+        likeness[own] = -np.inf
+        return self._best(likeness, self.catalog.available, k)
+
+    def bought_together(self, item: ItemId, k: int) -> list[Scored]:
+        """Items in stock that stand in orders with it, as many as there are.
+
+        Raises:
+            KeyError: no such item.
+        """
+        own = self._existing(item)
+        strength = np.zeros(len(self.catalog) + 1, np.float32)
+        if own <= self._num_trained:
+            row = slice(self._index.together.indptr[own], self._index.together.indptr[own + 1])
+            strength[self._index.together.indices[row]] = self._index.together.data[row]
+        return self._best(strength, self.catalog.available & (strength > 0), k)
+
+    def popular(self, k: int, filters: Filters) -> list[Scored]:
+        """What was bought most in the last week of the log; the score is how often."""
+        passed = self.catalog.mask(filters)
+        chosen = self._popular[passed[self._popular]][:k]
+        return [self._scored(int(item), float(self._index.recent[item])) for item in chosen]
+
+    def past(self, user: UserId, later: list[Event]) -> Past:
+        """What is known of a user."""
+        return self.customers.past(user, later, self.catalog)
+
+    def put(self, item: ItemId, body: ItemBody) -> None:
+        """Describe an item; one that the model was not trained on scores as the items whose texts are like its own.
+
+        Raises:
+            ValueError: the catalogue's ids are numbers, and this is none.
+        """
+        index = self.catalog.put(item, body)
+        if index <= self._num_trained:
+            return
+        like, weights = self._content.like(self.catalog.text(index))
+        self._added[index] = like, weights
+        vector = weights @ self._vectors[like]
+        vector /= max(float(np.linalg.norm(vector)), 1e-9)
+        self._vectors = np.concatenate([self._vectors[:index], vector[None], self._vectors[index + 1 :]])
+
+    def set_available(self, item: ItemId, available: bool) -> None:
+        """Whether an item can be bought now; an unknown one is passed over."""
+        if (index := self.catalog.find(item)) != PAD:
+            self.catalog.available[index] = available
+
+    def _past(self, request: RecommendRequest, later: list[Event]) -> Past:
+        given = [
+            Event(event.item_id, int(event.timestamp.timestamp() * 1e6) if event.timestamp else NOW)
+            if isinstance(event, PastEvent)
+            else Event(event)
+            for event in request.history
+        ]
+        past = self.customers.past(request.user_id, [*later, *given], self.catalog)
+        known = past.known or bool(later)
+        unknown = {str(event.item) for event in given} & {str(item) for item in past.unknown}
+        return past._replace(known=known, unknown=[item for item in past.unknown if str(item) in unknown])
+
+    def _with_added(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores `[users, items + 1]`, those of added items the weighted mean of the items like them."""
+        if not self._added:
+            return scores
+        columns = [
+            scores[:, like] @ weights if len(like) else scores[:, 1:].mean(axis=1)
+            for like, weights in (self._added[index] for index in sorted(self._added))
+        ]
+        return np.concatenate([scores, np.stack(columns, axis=1)], axis=1)
+
+    def _answer(self, request: RecommendRequest, past: Past, scores: NDArray[np.float32]) -> RecommendAnswer:
+        passed = self.catalog.mask(request.filters)
+        first = pinned(request.pin, passed, self.catalog)[: request.k]
+        exclude = self._exclude_seen if request.exclude_seen is None else request.exclude_seen
+        passed[first] = False
+        if exclude:
+            passed[past.items] = False
+        ranked = boosted(scores, request.boost, self.catalog) if request.boost else scores
+        rest = self._top(ranked, passed, request.k - len(first), request.diversity)
+        items = np.concatenate([np.array(first, np.int64), rest])
+        reasons = self._reasons.of(items, past.items, self._vectors, len(first))
+        return RecommendAnswer.model_construct(
+            version=self.version,
+            user_known=past.known,
+            unknown_items=past.unknown,
+            items=[
+                Recommended.model_construct(**vars(self.catalog.describe(item)), score=float(ranked[item]), reason=why)
+                for item, why in zip(items.tolist(), reasons, strict=True)
+            ],
+        )
+
+    def _top(self, scores: NDArray[np.float32], passed: Mask, k: int, diversity: float) -> NDArray[np.int64]:
+        """The best `k` that pass, or as many as there are."""
+        if k == 0:
+            return np.zeros(0, np.int64)
+        allowed = np.where(passed, scores, -np.inf).astype(np.float32)
+        items, best = (found[0] for found in top_k(allowed[None], k * POOL if diversity else k))
+        items, best = items[items != PAD].astype(np.int64), best[items != PAD]
+        return varied(items, best, self._vectors, k, diversity) if diversity else items
+
+    def _best(self, scores: NDArray[np.float32], passed: Mask, k: int) -> list[Scored]:
+        return [self._scored(item, float(scores[item])) for item in self._top(scores, passed, k, 0.0).tolist()]
+
+    def _scored(self, item: int, score: float) -> Scored:
+        return Scored.model_construct(**vars(self.catalog.describe(item)), score=score)
+
+    def _existing(self, item: ItemId) -> int:
+        if (index := self.catalog.find(item)) == PAD:
+            raise KeyError(item)
+        return index
