@@ -1,0 +1,84 @@
+"""How replicas reach what happened since: the same few calls, wherever it is kept."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ray_app.serving.events import Change, EventStore, NewRow, State
+
+NAMESPACE = "serving"
+
+
+class Store(Protocol):
+    """Later events and changes of items. What has returned is not lost."""
+
+    async def append(self, rows: Sequence[NewRow]) -> int:
+        """See `EventStore.append`."""
+        ...
+
+    async def change(self, changes: Sequence[Change]) -> None:
+        """See `EventStore.change`."""
+        ...
+
+    async def read(self, users: Sequence[str], seen: int) -> State:
+        """See `EventStore.read`."""
+        ...
+
+
+class LocalStore:
+    """In this process: for one replica without Ray."""
+
+    def __init__(self, path: str) -> None:
+        self._store = EventStore(path)
+        self._one_at_a_time = asyncio.Lock()
+
+    async def append(self, rows: Sequence[NewRow]) -> int:
+        """See `Store`."""
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._store.append, rows)
+
+    async def change(self, changes: Sequence[Change]) -> None:
+        """See `Store`."""
+        async with self._one_at_a_time:
+            await asyncio.to_thread(self._store.change, changes)
+
+    async def read(self, users: Sequence[str], seen: int) -> State:
+        """See `Store`."""
+        async with self._one_at_a_time:
+            return self._store.read(users, seen)
+
+
+class ActorStore:
+    """In one Ray actor on the head node, shared by all replicas; it outlives them, and comes back when it dies.
+
+    A call that the actor died over is sent again: every write may be repeated without harm.
+    """
+
+    def __init__(self, name: str, path: str) -> None:
+        import ray  # noqa: PLC0415 (the application also runs without it)
+
+        options: dict[str, Any] = {
+            "name": f"events-{name}",
+            "namespace": NAMESPACE,
+            "lifetime": "detached",
+            "get_if_exists": True,
+            "max_restarts": -1,
+            "max_task_retries": -1,
+            "num_cpus": 0,
+            "resources": {"node:__internal_head__": 0.001},  # where the file is
+        }
+        self._actor = ray.remote(EventStore).options(**options).remote(path)
+
+    async def append(self, rows: Sequence[NewRow]) -> int:
+        """See `Store`."""
+        count: int = await self._actor.append.remote(list(rows))
+        return count
+
+    async def change(self, changes: Sequence[Change]) -> None:
+        """See `Store`."""
+        await self._actor.change.remote(list(changes))
+
+    async def read(self, users: Sequence[str], seen: int) -> State:
+        """See `Store`."""
+        state: State = await self._actor.read.remote(list(users), seen)
+        return state
