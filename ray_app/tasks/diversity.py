@@ -44,7 +44,7 @@ def diversified(
     num_users, pool = items.shape
     everyone, taken = np.arange(num_users), np.full((num_users, min(k, pool)), -1)
     worth = (1 - diversity) * _relevance(items, scores)
-    alike = _cosines(items, vectors)
+    alike = cosines(items, vectors)
     nearest = np.zeros_like(worth)
     free = items != PAD
     for place in range(taken.shape[1]):
@@ -68,7 +68,7 @@ def _relevance(items: NDArray[np.int32], scores: Scores) -> Scores:
     return relevance
 
 
-def _cosines(items: NDArray[np.int32], vectors: Vectors) -> NDArray[np.float32]:
+def cosines(items: NDArray[np.int32], vectors: Vectors) -> NDArray[np.float32]:
     """Of each pool's items with each other, `[users, pool, pool]`."""
     if isinstance(vectors, np.ndarray):
         rows = vectors[items]

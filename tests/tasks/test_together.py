@@ -25,7 +25,7 @@ def baskets(ray_cluster: None, small_config: Config, tmp_path_factory: pytest.Te
     for order in range(400):
         items = set(rng.integers(0, 10, rng.integers(1, 5)).tolist())
         items |= {4} if 3 in items else set()
-        lines += [(f"u{order % 40}", f"i{item}", 1_600_000_000 + order * 3600, f"o{order}") for item in sorted(items)]
+        lines += [(f"u{order % 40}", f"i{item}", 1_600_000_000 + order * 43_200, f"o{order}") for item in sorted(items)]
     log = pd.DataFrame(lines, columns=["user_id", "item_id", "timestamp", "order_id"])
     folder = tmp_path_factory.mktemp("baskets")
     log.to_csv(folder / "events.csv", index=False)
