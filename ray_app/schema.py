@@ -36,6 +36,9 @@ class Col:
     NUM_TRAIN = "num_train"
     NUM_VALIDATION = "num_validation"
 
+    TEXT_HASH = "text_hash"
+    VECTOR = "vector"
+
     RANK = "rank"
     SCORE = "score"
     PARTNER = "partner_id"
@@ -85,6 +88,14 @@ def items_schema(item_type: pa.DataType) -> pa.Schema:
             pa.field(Col.PRICE, pa.float64()),
             pa.field(Col.AVAILABLE_FROM, pa.int64()),
         ]
+    )
+
+
+def features_schema(dim: int) -> pa.Schema:
+    """One row per distinct text: its hash, and its vector of length 1."""
+    vector = pa.list_(pa.float16(), dim)
+    return pa.schema(
+        [pa.field(Col.TEXT_HASH, pa.binary(16), nullable=False), pa.field(Col.VECTOR, vector, nullable=False)]
     )
 
 

@@ -20,7 +20,7 @@ FLOORS = (
     ("metrics", "baselines"),
     ("checkpoint",),
     ("registry",),
-    ("evidence",),
+    ("content", "evidence"),
     ("tasks",),
     ("serving",),
     ("training",),

@@ -14,6 +14,7 @@ from ray_app.storage import FileEntry, Storage, join
 
 MANIFEST = "manifest.json"
 ITEMS = "items.parquet"
+FEATURES = "features"
 
 
 class _Record(BaseModel):
@@ -112,6 +113,13 @@ class Dataset:
     storage: Storage
     uri: str
     manifest: Manifest
+    features: str | None = None
+    """The file with the vectors of the items' texts (`content.features`), where content is read."""
+
+    @property
+    def encoder(self) -> str | None:
+        """What made the vectors of `features`: a hash of the encoder and its settings, which names their folder."""
+        return self.features.split("/")[-2] if self.features else None
 
     @property
     def num_items(self) -> int:

@@ -1,0 +1,87 @@
+"""Text vectors of a dataset: in the order of the items, each text once, nothing twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ray_app.config import StorageConfig, TrainConfig
+from ray_app.content import features
+from ray_app.content.encoder import TextEncoder
+from ray_app.content.features import VECTORS, item_content, text_hash, with_content
+from ray_app.data.dataset import Dataset
+from ray_app.data.prepare import prepare
+from ray_app.data_config import ContentConfig, DataConfig
+from ray_app.errors import DataError
+from ray_app.storage import Storage, join
+
+TITLES = ["lip balm", "shampoo", None, "lip balm", "nail polish"]
+
+
+def dataset_of(folder: Path, titles: list[str | None], name: str = "log") -> Dataset:
+    log = pd.DataFrame({"user_id": np.repeat(np.arange(6), 5), "item_id": np.tile(np.arange(5), 6)})
+    log["timestamp"] = np.tile(np.arange(5), 6)
+    log.to_csv(folder / f"{name}.csv", index=False)
+    pd.DataFrame({"item_id": np.arange(5), "title": titles}).to_csv(folder / f"{name}_items.csv", index=False)
+    split = {"kind": "leave_one_out"}
+    paths = {"events": str(folder / f"{name}.csv"), "items": str(folder / f"{name}_items.csv")}
+    data = DataConfig.model_validate({**paths, "timestamp_unit": "order", "split": split})
+    return prepare(Storage.from_config(StorageConfig(path=str(folder / "storage"))), "shop", data)
+
+
+def test_every_item_has_the_vector_of_its_text(ray_cluster: None, minilm: Path, tmp_path: Path):
+    content, train = ContentConfig(text=f"hf:{minilm}", max_tokens=16), TrainConfig()
+    plain = dataset_of(tmp_path, TITLES)
+    assert item_content(plain) is None
+    dataset = with_content(plain, content, train)
+    vectors = item_content(dataset)
+    assert vectors is not None
+    encoder = TextEncoder(minilm, 16, features.torch.device("cpu"))
+    for row, title in enumerate(TITLES):
+        expected = encoder.encode([title])[0].astype(np.float32) if title else np.zeros(384)
+        assert vectors[row] @ expected == pytest.approx(1 if title else 0, abs=2e-3)
+        assert bool(vectors[row].any()) == bool(title)
+    assert dataset.features is not None
+    assert dataset.storage.read_table(dataset.features).num_rows == 3  # one of two equal texts, and no empty one
+    parts = dataset.storage.list_files(join(plain.uri, "features", "*", "*.parquet"))
+    assert [Path(part.uri).name for part in parts] == [VECTORS]
+
+
+def test_only_new_texts_are_encoded(ray_cluster: None, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    content, train = ContentConfig(text=f"hf:{minilm}", max_tokens=16), TrainConfig()
+    first = with_content(dataset_of(tmp_path, TITLES), content, train)
+    asked: list[set[bytes]] = []
+    encode = features._encode
+    monkeypatch.setattr(features, "_encode", lambda *args: asked.append(set(args[2])) or encode(*args))
+    assert with_content(dataset_of(tmp_path, TITLES), content, train).features == first.features
+    assert asked == []
+    changed = with_content(dataset_of(tmp_path, [*TITLES[:4], "hair spray"], "tomorrow"), content, train)
+    assert asked == [{text_hash("hair spray")}]
+    old, new = item_content(first), item_content(changed)
+    assert old is not None
+    assert new is not None
+    assert np.array_equal(old[:4], new[:4])
+    assert not np.array_equal(old[4], new[4])
+
+
+def test_a_killed_run_goes_on_with_what_is_missing(
+    ray_cluster: None, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    content, train = ContentConfig(text=f"hf:{minilm}", max_tokens=16), TrainConfig()
+    dataset = with_content(dataset_of(tmp_path, TITLES), content, train)
+    assert dataset.features is not None
+    whole = dataset.storage.read_table(dataset.features)
+    dataset.storage.delete_tree(dataset.features)
+    dataset.storage.write_table(dataset.features.replace(VECTORS, "part-0.parquet"), whole.slice(0, 2))
+    asked: list[int] = []
+    encode = features._encode
+    monkeypatch.setattr(features, "_encode", lambda *args: asked.append(len(args[2])) or encode(*args))
+    with_content(dataset_of(tmp_path, TITLES), content, train)
+    assert asked == [1]
+    assert dataset.storage.read_table(dataset.features).equals(whole)
+
+
+def test_a_catalogue_without_texts_is_refused(ray_cluster: None, minilm: Path, tmp_path: Path):
+    with pytest.raises(DataError, match=r"no item has a title.* look at data.items"):
+        with_content(dataset_of(tmp_path, [None] * 5), ContentConfig(text=f"hf:{minilm}"), TrainConfig())
