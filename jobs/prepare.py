@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ray_app.config import Config
+from ray_app.content.features import with_content
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
 from ray_app.data.quarantine import MEANING, Reason
@@ -26,6 +27,7 @@ def main(config: Config) -> None:
         columns = (TextColumn(f"{role}: {{task.description}}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
             dataset = prepare(storage, config.name, data, progress)
+            with_content(dataset, config.content, config.train, progress)
         console.print(summary(role, dataset))
         for note in dataset.manifest.notes:
             console.print(f"note: {note}", highlight=False)

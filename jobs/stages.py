@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ray_app.checkpoint import MANIFEST_FILE, read_manifest
 from ray_app.config import Config, TrainConfig, fingerprint
+from ray_app.content.features import with_content
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
 from ray_app.errors import DataError, TrainingError, UserError
@@ -49,6 +50,16 @@ def target_dataset(config: Config) -> Dataset:
         dataset = prepare(Storage.from_config(config.storage), config.name, config.data, progress)
     counts = dataset.manifest.counts
     say("prepare", f"{counts.rows_kept:,} of {counts.rows_in:,} rows, {counts.users:,} users in", dataset.uri)
+    return described(config, dataset)
+
+
+def described(config: Config, dataset: Dataset) -> Dataset:
+    """The dataset with the content vectors of its items, where content is configured."""
+    if config.content is None:
+        return dataset
+    with bars("content") as progress:
+        dataset = with_content(dataset, config.content, config.train, progress)
+    say("content", f"texts of {dataset.num_items:,} items in", str(dataset.features))
     return dataset
 
 
@@ -66,7 +77,7 @@ def source_dataset(config: Config, target: Dataset) -> Dataset:
             "pretraining would see events past the target's cutoffs: give pretrain.data.split the kind, "
             "validation_start and test_start of data.split, or earlier ones"
         )
-    return source
+    return described(config, source)
 
 
 def _reaches_past(cutoffs: dict[str, int | None], target: Dataset) -> bool:

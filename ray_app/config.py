@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 
-from ray_app.data_config import DataConfig, Positive
+from ray_app.data_config import ContentConfig, DataConfig, Positive
 from ray_app.errors import ConfigError
 from ray_app.faults import describe
 from ray_app.schedule import Schedule, Section, from_scratch
@@ -64,6 +64,10 @@ class ModelConfig(Section):
     """Where item biases begin. popularity learns faster; zero ended a little better on Amazon Beauty (benchmarks)."""
     repeats: bool = False
     """Add what the history itself says to every score: for groceries and other logs where orders repeat."""
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """How often an item is trained by its content alone, as an item without training is served (content)."""
+    delta_norm: Annotated[float, Field(gt=0)] | None = None
+    """Bound on what an item's id adds to its content, whose vectors have a norm of about 0.5; unset: none (content)."""
     loss: Literal["softmax", "sampled_softmax"] = "sampled_softmax"
     num_negatives: Positive = 512
     """Drawn once per batch and shared by its positions (sampled_softmax)."""
@@ -173,6 +177,8 @@ class Config(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "default"
     storage: StorageConfig = StorageConfig()
     data: DataConfig = DataConfig()
+    content: ContentConfig | None = None
+    """Unset: an item is its id alone."""
     task: TaskConfig = TaskConfig()
     model: ModelConfig = ModelConfig()
     schedule: Schedule = Schedule()

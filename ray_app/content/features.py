@@ -35,7 +35,7 @@ _HASH = pa.binary(16)
 def with_content(
     dataset: Dataset, content: ContentConfig | None, train: TrainConfig, progress: Progress | None = None
 ) -> Dataset:
-    """The dataset with the vectors of its items' texts, which are found or made; without `content`, as it is.
+    """The dataset with the vectors of its items' texts, which are found or made; where there is no content, as it is.
 
     Raises:
         ConfigError: there is no such encoder, or no library to read it.

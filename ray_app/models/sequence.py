@@ -2,7 +2,8 @@
 
 Every parameter belongs to `backbone` (what a checkpoint brings: the blocks, the positions, the vectors of items it
 knows) or to `head` (what is new for this catalogue: vectors of items it has never seen, a bias for every item).
-Item vectors are tied: the same table reads the history and scores the catalogue.
+Item vectors are tied: the same table reads the history and scores the catalogue. Where there is content, an item's
+vector is what its content says plus what its id adds, so that an item that no training saw has a vector too.
 
 Sources: Kang & McAuley 2018 (SASRec, arXiv 1808.09781); pre-norm and sampled softmax after Petrov & Macdonald 2023
 (gSASRec, arXiv 2308.07192) and Klenitskiy & Vasilev 2023 (arXiv 2309.07602).
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ray_app.models.content import ContentProjection
 from ray_app.models.repeats import Repeats, with_habits
 
 INIT_STD = 0.02
@@ -31,6 +33,10 @@ class SequenceShape:
     max_history_len: int
     repeats: bool = False
     """Whether buying again is scored outright."""
+    content_dim: int = 0
+    """Of content vectors; 0 where an item is its id alone."""
+    delta_norm: float | None = None
+    """Bound on the norm of what an item's id adds to its content."""
 
 
 class Block(nn.Module):
@@ -79,6 +85,7 @@ class Backbone(nn.Module):
         self.positions = nn.Embedding(shape.max_history_len, shape.dim)
         self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.num_layers))
         self.norm = nn.LayerNorm(shape.dim)
+        self.content = ContentProjection(shape.content_dim, shape.dim) if shape.content_dim else None
 
     def forward(self, vectors: Tensor) -> Tensor:
         """`[batch, history, dim]` to the same; position t depends on positions up to t alone."""
@@ -105,25 +112,50 @@ class SequenceModel(nn.Module):
     """Scores every item of a catalogue after every position of a history.
 
     Items have indices 1..num_items; 0 is padding. `row_of_item[i - 1]` is the row of item i in the joined table
-    (`backbone.items` first, then `head.items`).
+    (`backbone.items` first, then `head.items`). `content[i - 1]` is the content vector of item i, zeros where nothing
+    is known of it; `id_dropout` is how often an item is trained without what its id adds.
     """
 
     row_of_item: Tensor
+    content: Tensor | None
 
-    def __init__(self, shape: SequenceShape, row_of_item: Tensor, num_known: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        shape: SequenceShape,
+        row_of_item: Tensor,
+        num_known: int,
+        dropout: float = 0.0,
+        content: Tensor | None = None,
+        id_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
+        assert (0 if content is None else content.shape[1]) == shape.content_dim
         num_items = len(row_of_item)
         self.shape = shape
         self.num_items = num_items
         self.num_known = num_known
+        self.id_dropout = id_dropout
         self.backbone = Backbone(shape, num_known, dropout)
         self.head = Head(shape, num_items - num_known, num_items)
         self.register_buffer("row_of_item", row_of_item.to(torch.int64))
+        self.register_buffer("content", None if content is None else content.half())
         self.apply(_initialize)
 
     def vectors(self, items: Tensor) -> Tensor:
         """Vectors of item indices (padding gives some item's vector; a causal reader never sees it): `[..., dim]`."""
-        rows = self.row_of_item[(items - 1).clamp_min(0)]
+        index = (items - 1).clamp_min(0)
+        own = self._own_vectors(self.row_of_item[index])
+        if self.content is None:
+            return own
+        return self.content_vectors(self.content[index]) + self._held(own)
+
+    def content_vectors(self, content: Tensor) -> Tensor:
+        """Vectors of items from their content `[..., content_dim]` alone, as of items added after training."""
+        assert self.backbone.content is not None
+        vectors: Tensor = self.backbone.content(content)
+        return vectors
+
+    def _own_vectors(self, rows: Tensor) -> Tensor:
         vectors: Tensor
         if self.num_known in (0, self.num_items):
             table = self.head.items if self.num_known == 0 else self.backbone.items
@@ -134,14 +166,44 @@ class SequenceModel(nn.Module):
         from_head = self.head.items(torch.where(known, 0, rows - self.num_known))
         return torch.where(known.unsqueeze(-1), from_backbone, from_head)
 
+    def _held(self, own: Tensor) -> Tensor:
+        """What ids add to content: inside the bound and, in training, now and then left out."""
+        bound = self.shape.delta_norm
+        if bound is not None:
+            own = own * (bound / own.norm(dim=-1, keepdim=True).clamp_min(bound))
+        if self.training and self.id_dropout:
+            own = own * (torch.rand(own.shape[:-1], device=own.device) >= self.id_dropout).unsqueeze(-1)
+        return own
+
     def bias(self, items: Tensor) -> Tensor:
         """Bias of item indices, `[...]`."""
         return self.head.bias[(items - 1).clamp_min(0)]
 
     def table(self) -> Tensor:
         """Vectors of all items in the order of their index, `[num_items, dim]`."""
-        joined = torch.cat([self.backbone.items.weight, self.head.items.weight])
-        return joined[self.row_of_item]
+        own = self.own_table()
+        return own if self.content is None else self.content_vectors(self.content) + self._held(own)
+
+    def own_table(self) -> Tensor:
+        """What ids add to the content of all items (all there is without content), `[num_items, dim]`."""
+        return torch.cat([self.backbone.items.weight, self.head.items.weight])[self.row_of_item]
+
+    @torch.no_grad()
+    def extended(self, content: Tensor) -> "SequenceModel":
+        """The model over a catalogue that grew, after the items it has, by those of `content`, `[new, content_dim]`.
+
+        A new item's vector is what its content says, and its bias the mean of the others'.
+        """
+        assert self.content is not None
+        rows = torch.cat([self.row_of_item, self.num_items + torch.arange(len(content))])
+        joined = torch.cat([self.content, content.half()])
+        model = SequenceModel(self.shape, rows, self.num_known, self.backbone.dropout, joined, self.id_dropout)
+        state = self.state_dict() | {"row_of_item": rows, "content": joined}
+        own, bias = state["head.items.weight"], state["head.bias"]
+        state["head.items.weight"] = torch.cat([own, own.new_zeros(len(content), own.shape[1])])
+        state["head.bias"] = torch.cat([bias, bias.mean().expand(len(content))])
+        model.load_state_dict(state)
+        return model.train(self.training)
 
     def forward(self, items: Tensor) -> Tensor:
         """Item indices `[batch, history]`, padded on the right, to query vectors `[batch, history, dim]`."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ray_app.config import Config, ModelConfig
+from ray_app.content.features import item_content
 from ray_app.data.batches import Batch, pad_histories
 from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import Histories, LongArray, Part, Ragged
@@ -20,7 +21,7 @@ from ray_app.models.losses import sampled_softmax_loss, softmax_loss, without_ta
 from ray_app.models.repeats import Repeats, habits_of, had, last_places, with_habits
 from ray_app.models.sequence import SequenceModel
 from ray_app.schema import PAD, Col
-from ray_app.tasks.recommender import TrainedModel, build_model
+from ray_app.tasks.recommender import TrainedModel, build_model, check_encoder
 
 METRIC = "ndcg@10"
 
@@ -51,7 +52,8 @@ class RecommendTask:
         self._shard = shard
         self._config = config
         self._exclude_seen = exclude_seen
-        self._probabilities = _draw_probabilities(config, model.num_items, train_counts, self.device)
+        self._trained = _trained_items(model, train_counts, self.device)
+        self._probabilities = _draw_probabilities(config, model.num_items, train_counts, self._trained, self.device)
 
     def batches(self, rng: np.random.Generator, first: int) -> Iterator[Batch]:
         """See `Task.batches`."""
@@ -70,6 +72,8 @@ class RecommendTask:
     def _full_loss(self, batch: Batch, hidden: Tensor) -> Tensor:
         model = self.model
         logits = torch.addmm(model.head.bias, hidden.flatten(0, 1)[batch.queries], model.table().T)
+        if self._trained is not None and not self._config.label_smoothing:  # which has no place for an infinite logit
+            logits = logits.masked_fill(~self._trained, float("-inf"))
         if model.head.repeats is not None:
             items = batch.items[batch.queries // batch.items.shape[1]]
             distinct = last_places(batch.items).flatten(0, 1)[batch.queries]
@@ -132,14 +136,24 @@ class RecommendTask:
         return drawn + 1, log_expected
 
 
+def _trained_items(model: SequenceModel, train_counts: Tensor | None, device: torch.device) -> Tensor | None:
+    """Which items may be negatives, bool `[num_items]`, where content speaks for those that nobody could have had.
+
+    To learn that they are not wanted would teach what items like them are worth. None: all may.
+    """
+    if model.content is None or train_counts is None or bool(train_counts.all()):
+        return None
+    return train_counts.to(device) > 0
+
+
 def _draw_probabilities(
-    config: ModelConfig, num_items: int, train_counts: Tensor | None, device: torch.device
+    config: ModelConfig, num_items: int, train_counts: Tensor | None, trained: Tensor | None, device: torch.device
 ) -> Tensor | None:
     if config.negatives == "uniform":
-        return None
+        return None if trained is None else trained.float() / trained.sum()
     assert train_counts is not None
     assert len(train_counts) == num_items
-    smoothed = train_counts.to(device, torch.float32) + 1
+    smoothed = train_counts.to(device, torch.float32) + (1 if trained is None else trained)
     return smoothed / smoothed.sum()
 
 
@@ -205,7 +219,8 @@ def build_task(
             "look at data.split and at the quarantine"
         )
     items = dataset.items()
-    model, reference = build_model(config.model, items, config.train.seed, pretrained)
+    check_encoder(pretrained, dataset)
+    model, reference = build_model(config.model, items, config.train.seed, pretrained, item_content(dataset))
     return RecommendTask(
         model,
         reference,

@@ -1,5 +1,6 @@
 """A trained recommender: the model and its catalogue, read from a checkpoint or begun for a new catalogue."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ray_app.checkpoint import CheckpointError, fetched, read_config, verify
+from ray_app.checkpoint import MANIFEST_FILE, CheckpointError, fetched, read_config, verify
 from ray_app.config import ModelConfig
+from ray_app.data.dataset import Dataset
 from ray_app.models.sequence import SequenceModel, SequenceShape
 from ray_app.schema import Col
 from ray_app.storage import Storage
@@ -27,9 +30,11 @@ class TrainedModel:
 
     model: SequenceModel
     items: pa.Table
+    encoder: str | None = None
+    """What made the content vectors (`Dataset.encoder`)."""
 
 
-def shape_of(config: ModelConfig) -> SequenceShape:
+def shape_of(config: ModelConfig, content_dim: int = 0) -> SequenceShape:
     """The sizes that fix the model's parameters."""
     return SequenceShape(
         config.dim,
@@ -38,6 +43,8 @@ def shape_of(config: ModelConfig) -> SequenceShape:
         config.feedforward_dim,
         config.max_history_len,
         config.repeats,
+        content_dim,
+        config.delta_norm if content_dim else None,
     )
 
 
@@ -54,10 +61,21 @@ def load_model(folder: Path) -> TrainedModel:
     tensors = load_file(folder / MODEL_FILE)
     rows = tensors.get("row_of_item", torch.empty(0, dtype=torch.int64))
     known = tensors.get("backbone.items.weight", torch.empty(0, config.dim))
-    model = SequenceModel(shape_of(config), rows, len(known), config.dropout)
+    model = _new_model(config, rows, len(known), tensors.get("content"))
     _check_same(model.state_dict(), tensors, folder)
     model.load_state_dict(tensors)
-    return TrainedModel(model.eval(), pq.read_table(folder / ITEMS_FILE))
+    return TrainedModel(model.eval(), pq.read_table(folder / ITEMS_FILE), _encoder(folder))
+
+
+def _new_model(config: ModelConfig, row_of_item: Tensor, num_known: int, content: Tensor | None) -> SequenceModel:
+    shape = shape_of(config, 0 if content is None else content.shape[1])
+    return SequenceModel(shape, row_of_item, num_known, config.dropout, content, config.id_dropout)
+
+
+def _encoder(folder: Path) -> str | None:
+    path = folder / MANIFEST_FILE
+    encoder: str | None = json.loads(path.read_text()).get("encoder") if path.exists() else None
+    return encoder
 
 
 def _model_config(folder: Path) -> ModelConfig:
@@ -74,11 +92,28 @@ def load_trained(storage: Storage, uri: str) -> TrainedModel:
         return load_model(folder)
 
 
-def fitted_to(trained: TrainedModel, items: pa.Table, seed: int) -> SequenceModel:
+def fitted_to(
+    trained: TrainedModel, items: pa.Table, seed: int, content: NDArray[np.float16] | None = None
+) -> SequenceModel:
     """The model over the catalogue `items`: as it is if that is its own, else as fine-tuning would begin with it."""
     if trained.items[Col.ITEM].equals(items[Col.ITEM]):
         return trained.model
-    return build_model(ModelConfig.model_validate(vars(trained.model.shape)), items, seed, trained)[0].eval()
+    shape = {name: size for name, size in vars(trained.model.shape).items() if name != "content_dim"}
+    return build_model(ModelConfig.model_validate(shape), items, seed, trained, content)[0].eval()
+
+
+def check_encoder(trained: TrainedModel | None, dataset: Dataset) -> None:
+    """Refuse a model that reads other content than the dataset has.
+
+    Raises:
+        CheckpointError: another encoder made the vectors that it was trained on, or there are none here.
+    """
+    if trained is not None and trained.encoder != dataset.encoder:
+        there, here = trained.encoder or "no content", dataset.encoder or "none"
+        raise CheckpointError(
+            f"the pretrained model reads {there}, and {dataset.uri} has {here}: content must be the section that the "
+            "model was trained with, the same encoder and max_tokens"
+        )
 
 
 def _check_same(expected: dict[str, Tensor], given: dict[str, Tensor], folder: Path) -> None:
@@ -96,7 +131,11 @@ def _check_same(expected: dict[str, Tensor], given: dict[str, Tensor], folder: P
 
 
 def build_model(
-    config: ModelConfig, items: pa.Table, seed: int, pretrained: TrainedModel | None = None
+    config: ModelConfig,
+    items: pa.Table,
+    seed: int,
+    pretrained: TrainedModel | None = None,
+    content: NDArray[np.float16] | None = None,
 ) -> tuple[SequenceModel, dict[str, Tensor]]:
     """The model at its start, and the pretrained values of its backbone (empty when it starts from random weights).
 
@@ -105,26 +144,33 @@ def build_model(
     train events, smoothed toward its share in pretraining, plus what pretraining added to that share: the first guess
     is what is popular here, and not what was popular there.
 
+    With `content` `[items, content_dim]` (`features.item_content`) new items begin at what their content says instead,
+    and what has no train events stands there for good, with the mean of the biases.
+
     Raises:
         CheckpointError: the pretrained model has other sizes.
     """
     torch.manual_seed(seed)
+    vectors_of = None if content is None else torch.from_numpy(content)
     if pretrained is None:
-        model = SequenceModel(shape_of(config), torch.arange(len(items)), 0, config.dropout)
+        model = _new_model(config, torch.arange(len(items)), 0, vectors_of)
         if config.bias_init == "popularity":
             model.head.bias.data.copy_(_log_share(_counts(items)))
+        if model.backbone.content is not None and vectors_of is not None:
+            model.backbone.content.fit(vectors_of)
+            _rest_on_content(model, _counts(items) == 0)
         return model, {}
     source = pretrained.model
-    _check_shape(source.shape, shape_of(config))
+    _check_shape(source.shape, shape_of(config, 0 if content is None else content.shape[1]))
     index_in_source = _match(items, pretrained.items)
     known = index_in_source >= 0
     row_of_item = np.empty(len(items), np.int64)
     row_of_item[known] = np.arange(known.sum())
     row_of_item[~known] = np.arange(known.sum(), len(items))
-    model = SequenceModel(shape_of(config), torch.from_numpy(row_of_item), int(known.sum()), config.dropout)
+    model = _new_model(config, torch.from_numpy(row_of_item), int(known.sum()), vectors_of)
     where_known, in_source = torch.from_numpy(known), torch.from_numpy(index_in_source[known])
     with torch.no_grad():
-        vectors = source.table()
+        vectors = source.own_table()
         tensors = {n: p for n, p in source.backbone.state_dict().items() if n != "items.weight"}
         model.backbone.load_state_dict({**tensors, "items.weight": vectors[in_source]})
         if model.head.repeats is not None and source.head.repeats is not None:
@@ -134,10 +180,22 @@ def build_model(
         prior[where_known] = there[in_source].exp()
         model.head.bias.copy_(_log_share(_counts(items), prior))
         model.head.bias[where_known] += source.head.bias[in_source] - there[in_source]
-        if len(in_source):
+        if content is not None:
+            model.head.items.weight.zero_()
+            _rest_on_content(model, (_counts(items) == 0) & ~where_known)
+        elif len(in_source):
             model.head.items.weight.add_(vectors[in_source].mean(0))
     reference = {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith("backbone.")}
     return model, reference
+
+
+@torch.no_grad()
+def _rest_on_content(model: SequenceModel, unseen: Tensor) -> None:
+    """Nothing is added to the content of items that no training will see."""
+    rows = model.row_of_item[unseen] - model.num_known
+    model.head.items.weight[rows] = 0
+    if not unseen.all():
+        model.head.bias[unseen] = model.head.bias[~unseen].mean()
 
 
 def _counts(items: pa.Table) -> Tensor:

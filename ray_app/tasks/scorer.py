@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 
 from ray_app.checkpoint import fetched, verify
 from ray_app.config import Config
+from ray_app.content.features import item_content
 from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import Ragged
 from ray_app.metrics import Scores
 from ray_app.models.sequence import SequenceModel
+from ray_app.schema import Col
 from ray_app.storage import Storage
 from ray_app.tasks.hybrid import is_hybrid, load_hybrid
 from ray_app.tasks.recommend import score, unit_vectors
-from ray_app.tasks.recommender import fitted_to, load_model
+from ray_app.tasks.recommender import check_encoder, fitted_to, load_model
 
 
 class Scorer(Protocol):
@@ -71,4 +73,7 @@ def open_scorer(folder: Path, dataset: Dataset, seed: int, device: torch.device)
     """
     if is_hybrid(folder):
         return load_hybrid(folder, dataset, device)
-    return ModelScorer(fitted_to(load_model(folder), dataset.items(), seed), device)
+    trained, items = load_model(folder), dataset.items()
+    if not trained.items[Col.ITEM].equals(items[Col.ITEM]):
+        check_encoder(trained, dataset)
+    return ModelScorer(fitted_to(trained, items, seed, item_content(dataset)), device)

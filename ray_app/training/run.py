@@ -45,7 +45,10 @@ class Run:
         model.pop("start_from")  # what it names counts, not its name, and nothing in a run from scratch
         start = checkpoint.read_manifest(self.storage, self.start_from)["files"] if self.start_from else None
         exclude_seen = self.config.evaluate.exclude_seen
-        return fingerprint(model, self.schedule, train, self.dataset.manifest.fingerprint, start, exclude_seen)
+        content = [self.dataset.encoder] if self.dataset.encoder else []
+        return fingerprint(
+            model, self.schedule, train, self.dataset.manifest.fingerprint, start, exclude_seen, *content
+        )
 
     @property
     def name(self) -> str:
@@ -74,8 +77,8 @@ class Run:
             pq.write_table(self.dataset.items(), folder / ITEMS_FILE, compression="zstd")
             (folder / RECORDS_FILE).write_text(json.dumps(snapshot.progress.records))
             config = dump(self.config.model_copy(update={"schedule": self.schedule}))
-            cutoffs = self.dataset.manifest.cutoffs.model_dump()
-            checkpoint.seal(folder, config, role=self.role, dataset=self.dataset.uri, cutoffs=cutoffs)
+            facts = {"role": self.role, "dataset": self.dataset.uri, "encoder": self.dataset.encoder}
+            checkpoint.seal(folder, config, **facts, cutoffs=self.dataset.manifest.cutoffs.model_dump())
             checkpoint.publish(self.storage, folder, self.uri)
 
     def records(self) -> list[dict[str, Any]]:

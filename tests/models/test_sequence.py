@@ -1,11 +1,13 @@
 """The sequence model and its losses against plain re-computations."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional
 
+from ray_app.models.content import NORM
 from ray_app.models.losses import sampled_softmax_loss, softmax_loss, without_targets
 from ray_app.models.repeats import GAIN, HALF_LIVES, had, last_places
 from ray_app.models.sequence import SequenceModel, SequenceShape
@@ -145,3 +147,67 @@ def test_targets_of_a_query_are_no_negatives_of_it() -> None:
     assert shared.isinf().tolist() == [[True, False, False], [False, True, False]]
     own = without_targets(negative, torch.tensor([[3, 2, 1], [3, 2, 1]]), asking, targets)
     assert own.isinf().tolist() == [[True, False, True], [False, True, False]]
+
+
+def with_content(id_dropout: float = 0.0, delta_norm: float | None = None) -> SequenceModel:
+    """Twelve items, five of them known to the backbone, the third without content."""
+    torch.manual_seed(0)
+    content = functional.normalize(torch.randn(12, 20), dim=1)
+    content[2] = 0
+    shape = replace(SHAPE, repeats=False, content_dim=20, delta_norm=delta_norm)
+    model = SequenceModel(shape, torch.randperm(12), 5, content=content, id_dropout=id_dropout)
+    assert model.backbone.content is not None
+    assert model.content is not None
+    model.backbone.content.fit(model.content)
+    for table in (model.backbone.items, model.head.items):
+        torch.nn.init.normal_(table.weight)
+    return model
+
+
+def test_an_item_is_its_content_and_what_its_id_adds() -> None:
+    model = with_content().eval()
+    assert model.content is not None
+    vectors = model.vectors(torch.arange(1, 13))
+    torch.testing.assert_close(vectors, model.table())
+    torch.testing.assert_close(vectors - model.content_vectors(model.content), model.own_table())
+    torch.testing.assert_close(vectors[2], model.own_table()[2])
+
+
+def test_projected_content_is_centred_and_of_the_length_of_item_vectors() -> None:
+    model = with_content()
+    assert model.content is not None
+    projected = model.content_vectors(model.content)
+    described = projected[model.content.any(1)]
+    torch.testing.assert_close(described.mean(0), torch.zeros(16), atol=1e-3, rtol=0)
+    assert described.pow(2).sum(1).mean().sqrt().item() == pytest.approx(NORM, rel=1e-2)
+    assert not projected[2].any()
+
+
+def test_a_bound_holds_what_ids_add() -> None:
+    model = with_content(delta_norm=0.25).eval()
+    assert model.content is not None
+    added = model.table() - model.content_vectors(model.content)
+    assert added.norm(dim=1).max().item() == pytest.approx(0.25, rel=1e-3)
+    torch.testing.assert_close(functional.cosine_similarity(added, model.own_table()), torch.ones(12))
+
+
+def test_id_dropout_leaves_content_alone_in_training_only() -> None:
+    model = with_content(id_dropout=0.5)
+    assert model.content is not None
+    items = torch.arange(1, 13).repeat(100)
+    content = model.content_vectors(model.content).repeat(100, 1)
+    dropped = (model.train().vectors(items) - content).norm(dim=1) < 1e-6
+    assert 0.4 < dropped.float().mean() < 0.6
+    assert ((model.eval().vectors(items) - content).norm(dim=1) > 1e-3).all()
+
+
+def test_an_item_added_later_is_its_content_with_the_mean_bias() -> None:
+    model = with_content().eval()
+    torch.nn.init.normal_(model.head.bias)
+    new = functional.normalize(torch.randn(3, 20), dim=1)
+    grown = model.extended(new)
+    torch.testing.assert_close(grown.table()[:12], model.table())
+    torch.testing.assert_close(grown.table()[12:], model.content_vectors(new.half()))
+    torch.testing.assert_close(grown.bias(torch.tensor([13, 14, 15])), model.head.bias.mean().expand(3))
+    history, length = torch.tensor([[3, 7]]), torch.tensor([2])
+    torch.testing.assert_close(grown.scores(history, length)[:, :13], model.scores(history, length))

@@ -1,0 +1,48 @@
+"""Item vectors from content: a projection of the vectors that a frozen encoder made of items' texts.
+
+The projection begins at the principal directions of the catalogue's texts, halfway whitened: what all texts of a shop
+have in common says nothing of any of them, and a few directions would else drown the rest. Held there by the schedule
+(`backbone.content` frozen), it leaves to training a small difference between an item and its content, so that an item
+without training stands where its content says ("Let It Go?": arXiv 2507.19473).
+"""
+
+import torch
+from torch import Tensor, nn
+
+NORM = 0.5
+"""Of item vectors, in the mean of their squares: as long as training makes vectors of ids."""
+SMALLEST = 1e-4
+"""Variance of a direction, by the greatest, below which it is noise."""
+FITTED_ON = 100_000
+"""Items are enough to find the directions."""
+
+
+class ContentProjection(nn.Module):
+    """Content vectors to item vectors."""
+
+    center: Tensor
+
+    def __init__(self, content_dim: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(content_dim))
+        self.project = nn.Linear(content_dim, dim, bias=False)
+
+    def forward(self, content: Tensor) -> Tensor:
+        """`[..., content_dim]` to `[..., dim]`; zeros (no content) to zeros."""
+        known = content.any(-1, keepdim=True)
+        projected: Tensor = self.project((content.to(self.center.dtype) - self.center) * known)
+        return projected
+
+    @torch.no_grad()
+    def fit(self, content: Tensor) -> None:
+        """Begin at the principal directions of a catalogue's vectors `[items, content_dim]`, zeros passed over."""
+        sample = content[:: -(-len(content) // FITTED_ON)]
+        sample = sample[sample.any(1)].double()
+        self.center.copy_(sample.mean(0))
+        centered = sample - sample.mean(0)
+        variances, directions = torch.linalg.eigh(centered.T @ centered / len(sample))  # ascending
+        kept = min(self.project.out_features, int((variances > SMALLEST * variances[-1]).sum()))
+        variances, directions = variances.flip(0)[:kept], directions.flip(1)[:, :kept]
+        halfway = directions * variances.pow(-0.25)  # variances become their square roots
+        self.project.weight.zero_()
+        self.project.weight[:kept] = (halfway * (NORM / variances.sqrt().sum().sqrt())).T
