@@ -15,6 +15,7 @@ from ray_app.data_config import ContentConfig, DataConfig, Positive
 from ray_app.errors import ConfigError
 from ray_app.faults import describe
 from ray_app.schedule import Schedule, Section, from_scratch
+from ray_app.serve_config import ServeConfig
 from ray_app.yaml_tree import TreeError, parse_yaml, put, read_tree
 
 _MISREAD = frozenset("\x85\u2028\u2029\ufeff")  # PyYAML writes them as they are, and misreads them
@@ -188,6 +189,7 @@ class Config(Section):
     pretrain: PretrainConfig | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
     predict: PredictConfig = PredictConfig()
+    serve: ServeConfig = ServeConfig()
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML, without secrets."""

@@ -13,7 +13,18 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = "ray_app"
 FLOORS = (
-    ("config", "config_help", "data_config", "errors", "faults", "schedule", "schema", "uri", "yaml_tree"),
+    (
+        "config",
+        "config_help",
+        "data_config",
+        "errors",
+        "faults",
+        "schedule",
+        "schema",
+        "serve_config",
+        "uri",
+        "yaml_tree",
+    ),
     ("storage", "local_files", "s3_errors", "s3_files"),
     ("data",),
     ("models",),

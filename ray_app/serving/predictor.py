@@ -1,5 +1,6 @@
 """A version that answers: plain torch, in one thread, without Ray and without HTTP."""
 
+from contextlib import suppress
 from typing import Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from ray_app.schema import PAD
 from ray_app.serving.catalog import Catalog, Mask
 from ray_app.serving.content import Content
 from ray_app.serving.customers import NOW, Customers, Event, Past
+from ray_app.serving.events import Change
 from ray_app.serving.reasons import Reasons
 from ray_app.serving.reorder import POOL, boosted, pinned, varied
 from ray_app.serving.schemas import (
@@ -45,8 +47,10 @@ class Predictor:
         index: ItemIndex,
         *,
         exclude_seen: bool,
+        event_types: frozenset[str] | None = None,
     ) -> None:
         self.version = version
+        self.event_types = event_types
         self.catalog = catalog
         self.customers = customers
         self._scorer = scorer
@@ -79,7 +83,16 @@ class Predictor:
                 raise CheckpointError(f"{folder}: not a registered version of this program: {error}") from error
             scorer = open_scorer(folder, dataset, seed, torch.device("cpu"))
         catalog, customers = Catalog(dataset.items()), Customers.read(dataset)
-        return cls(version.name, scorer, catalog, customers, index, exclude_seen=exclude_seen)
+        types = dataset.manifest.data["event_types"]
+        return cls(
+            version.name,
+            scorer,
+            catalog,
+            customers,
+            index,
+            exclude_seen=exclude_seen,
+            event_types=None if types is None else frozenset(types),
+        )
 
     def recommend(self, requests: list[RecommendRequest], later: list[list[Event]]) -> list[RecommendAnswer]:
         """One answer per request; `later` is what happened to each request's user since the dataset was prepared."""
@@ -142,6 +155,21 @@ class Predictor:
         """Whether an item can be bought now; an unknown one is passed over."""
         if (index := self.catalog.find(item)) != PAD:
             self.catalog.available[index] = available
+
+    def apply(self, changes: list[Change]) -> None:
+        """What the shop said of items since; descriptions first, since an item must be there to be sold out."""
+        for change in sorted(changes, key=lambda change: change.kind != "item"):
+            if change.kind == "available":
+                self.set_available(change.item, change.value == "true")
+            else:
+                # Said to a version whose ids had another type, it says nothing here.
+                with suppress(ValueError):
+                    self.put(change.item, ItemBody.model_validate_json(change.value))
+
+    def sample(self, count: int) -> list[ItemId]:
+        """Ids of the most popular items, again and again until they are so many: a history to warm up with."""
+        ids = [self.catalog.describe(int(item)).item_id for item in self._popular[:100]]
+        return (ids * (count // len(ids) + 1))[:count]
 
     def _past(self, request: RecommendRequest, later: list[Event]) -> Past:
         given = [

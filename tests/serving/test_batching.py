@@ -1,0 +1,69 @@
+"""Batches: as large as what waits, and no wait for company."""
+
+import asyncio
+
+import pytest
+
+from ray_app.serving.batching import Batcher, BusyError
+
+
+class Work:
+    """Doubles numbers; refuses a batch with 13 in it."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def __call__(self, numbers: list[int]) -> list[int]:
+        self.batches.append(numbers)
+        await self.go_on.wait()
+        if 13 in numbers:
+            raise ValueError("thirteen")
+        return [2 * number for number in numbers]
+
+
+def test_one_alone_is_answered_at_once_and_those_that_wait_together():
+    async def scene() -> None:
+        work = Work()
+        batcher = Batcher(work, max_batch=4, max_waiting=10)
+        assert await batcher.ask(1) == 2
+        work.go_on.clear()
+        asked = [asyncio.create_task(batcher.ask(number)) for number in range(8)]
+        await asyncio.sleep(0.01)
+        work.go_on.set()
+        assert await asyncio.gather(*asked) == [2 * number for number in range(8)]
+        assert work.batches == [[1], [0, 1, 2, 3], [4, 5, 6, 7]]
+        assert len(batcher) == 0
+
+    asyncio.run(scene())
+
+
+def test_too_many_are_sent_away_and_who_gave_up_is_not_worked_for():
+    async def scene() -> None:
+        work = Work()
+        work.go_on.clear()
+        batcher = Batcher(work, max_batch=1, max_waiting=2)
+        first = asyncio.create_task(batcher.ask(1))
+        await asyncio.sleep(0.01)
+        second, third = (asyncio.create_task(batcher.ask(number)) for number in (2, 3))
+        await asyncio.sleep(0.01)
+        with pytest.raises(BusyError):
+            await batcher.ask(4)
+        second.cancel()
+        await asyncio.sleep(0)
+        work.go_on.set()
+        assert [await first, await third] == [2, 6]
+        assert work.batches == [[1], [3]]
+
+    asyncio.run(scene())
+
+
+def test_who_cannot_be_answered_takes_no_other_with_it():
+    async def scene() -> None:
+        work = Work()
+        batcher = Batcher(work, max_batch=8, max_waiting=10)
+        found = await asyncio.gather(*(batcher.ask(number) for number in (12, 13, 14)), return_exceptions=True)
+        assert (found[0], str(found[1]), found[2]) == (24, "thirteen", 28)
+
+    asyncio.run(scene())
