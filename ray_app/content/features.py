@@ -19,6 +19,7 @@ from rich.progress import Progress
 from ray_app.baselines.neighbors import item_texts
 from ray_app.config import TrainConfig
 from ray_app.content.encoder import TextEncoder, encoder_folder, encoder_key, load_encoder, settled
+from ray_app.content.vectors import HASH, text_hash, vectors_in
 from ray_app.data.dataset import FEATURES, Dataset
 from ray_app.data.pool import map_parts
 from ray_app.data_config import ContentConfig
@@ -29,7 +30,6 @@ from ray_app.storage import Storage, join
 TEXTS_PER_PART = 2048
 """What a killed run loses of each actor, at most."""
 VECTORS = "vectors.parquet"
-_HASH = pa.binary(16)
 
 
 def with_content(
@@ -65,26 +65,6 @@ def with_content(
     storage.write_table(join(uri, VECTORS), table)
     for entry in storage.list_files(join(uri, "part-*.parquet")):
         storage.delete_tree(entry.uri)
-    return found
-
-
-def text_hash(text: str) -> bytes:
-    """16 bytes that stand for a text."""
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
-def item_content(dataset: Dataset) -> NDArray[np.float16] | None:
-    """Text vectors of all items in the order of their index, `[items, dim]`, zeros where an item has no text.
-
-    None where the dataset goes without content.
-    """
-    if dataset.features is None:
-        return None
-    table, items = dataset.storage.read_table(dataset.features), dataset.items()
-    vectors = _vectors(table)
-    hashes = pa.array([text_hash(text) for text in item_texts(items)], _HASH)
-    place = pa.compute.index_in(hashes, value_set=table[Col.TEXT_HASH]).fill_null(-1).to_numpy()
-    found: NDArray[np.float16] = np.where(place[:, None] >= 0, vectors[place], np.float16(0))
     return found
 
 
@@ -139,14 +119,8 @@ def _known(storage: Storage, dataset: Dataset, key: str) -> dict[bytes, NDArray[
 def _table(digests: list[bytes], vectors: NDArray[np.float16]) -> pa.Table:
     dim = vectors.shape[1]
     lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)
-    return pa.table([pa.array(digests, _HASH), lists], schema=features_schema(dim))
-
-
-def _vectors(table: pa.Table) -> NDArray[np.float16]:
-    column = table[Col.VECTOR].combine_chunks()
-    flat: NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(column), -1)
+    return pa.table([pa.array(digests, HASH), lists], schema=features_schema(dim))
 
 
 def _rows(table: pa.Table) -> dict[bytes, NDArray[np.float16]]:
-    return dict(zip(table[Col.TEXT_HASH].to_pylist(), _vectors(table), strict=True))
+    return dict(zip(table[Col.TEXT_HASH].to_pylist(), vectors_in(table), strict=True))

@@ -19,7 +19,6 @@ from ray_app.serving.content import Content
 from ray_app.serving.customers import NOW, Customers, Event, Past
 from ray_app.serving.events import Change
 from ray_app.serving.reasons import Reasons
-from ray_app.serving.reorder import POOL, boosted, pinned, varied
 from ray_app.serving.schemas import (
     Filters,
     ItemBody,
@@ -31,7 +30,9 @@ from ray_app.serving.schemas import (
     Scored,
     UserId,
 )
+from ray_app.serving.wishes import boosted, pinned
 from ray_app.storage import Storage
+from ray_app.tasks.diversity import POOL, diversified
 from ray_app.tasks.scorer import Answering, open_scorer
 
 
@@ -219,9 +220,11 @@ class Predictor:
         if k == 0:
             return np.zeros(0, np.int64)
         allowed = np.where(passed, scores, -np.inf).astype(np.float32)
-        items, best = (found[0] for found in top_k(allowed[None], k * POOL if diversity else k))
-        items, best = items[items != PAD].astype(np.int64), best[items != PAD]
-        return varied(items, best, self._vectors, k, diversity) if diversity else items
+        items, best = top_k(allowed[None], k * POOL if diversity else k)
+        if diversity:
+            items, _ = diversified(items, best, self._vectors, k, diversity)
+        found: NDArray[np.int64] = items[items != PAD].astype(np.int64)
+        return found
 
     def _best(self, scores: NDArray[np.float32], passed: Mask, k: int) -> list[Scored]:
         return [self._scored(item, float(scores[item])) for item in self._top(scores, passed, k, 0.0).tolist()]

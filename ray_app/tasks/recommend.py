@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ray_app.config import Config, ModelConfig
-from ray_app.content.features import item_content
+from ray_app.content.vectors import item_content
 from ray_app.data.batches import Batch, pad_histories
 from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import Histories, LongArray, Part, Ragged

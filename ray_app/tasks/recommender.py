@@ -144,7 +144,7 @@ def build_model(
     train events, smoothed toward its share in pretraining, plus what pretraining added to that share: the first guess
     is what is popular here, and not what was popular there.
 
-    With `content` `[items, content_dim]` (`features.item_content`) new items begin at what their content says instead,
+    With `content` `[items, content_dim]` (`vectors.item_content`) new items begin at what their content says instead,
     and what has no train events stands there for good, with the mean of the biases.
 
     Raises:

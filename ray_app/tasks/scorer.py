@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ray_app.checkpoint import fetched, verify
 from ray_app.config import Config
-from ray_app.content.features import item_content
+from ray_app.content.vectors import item_content
 from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import Ragged
 from ray_app.metrics import Scores

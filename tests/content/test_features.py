@@ -9,7 +9,8 @@ import pytest
 from ray_app.config import StorageConfig, TrainConfig
 from ray_app.content import features
 from ray_app.content.encoder import TextEncoder
-from ray_app.content.features import VECTORS, item_content, text_hash, with_content
+from ray_app.content.features import VECTORS, with_content
+from ray_app.content.vectors import item_content, text_hash
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
 from ray_app.data_config import ContentConfig, DataConfig
