@@ -66,7 +66,6 @@ def main() -> None:
         alike = np.concatenate([likeness(some, vectors) for some in found])
         line = {
             "diversity": setting,
-            "users": len(chosen),
             "ndcg@10": gained.mean(),
             "hit_rate@10": hit_rate(ranks, K).mean(),
         }

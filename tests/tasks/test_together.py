@@ -47,7 +47,7 @@ def test_pairs_counted_by_hand_from_the_raw_log_in_one_block_or_many(
     assert len(manifest["parts"]) > 3
     found = ds.dataset(together_uri(dataset, config), exclude_invalid_files=True).to_table()
     assert found.schema.equals(together_schema(dataset.item_type))
-    orders = [set(items) for items in log.groupby("order_id").item_id]
+    orders = [set(items) for _, items in log.groupby("order_id").item_id]
     assert (manifest["orders"], manifest["rows"]) == (len(orders), len(found))
     held = log.drop_duplicates(["order_id", "item_id"]).item_id.value_counts()
     pairs = pd.Series([pair for items in orders for pair in permutations(sorted(items), 2)]).value_counts()
