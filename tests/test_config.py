@@ -151,6 +151,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
     assert load_config(written(tmp_path, "# nothing yet\n")) == Config()
+    assert load_config(None) == Config()
+    assert load_config(None, ["data.format=recbole"]).data.format == "recbole"
 
 
 # --- overrides

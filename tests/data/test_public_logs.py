@@ -43,11 +43,10 @@ def test_amazon_beauty_as_in_the_papers(prepared: Prepare, shared_data: Path):
 
 def test_online_retail_adds_up(prepared: Prepare, shared_data: Path):
     file = shared_data / "uci_online_retail" / "transactions.parquet"
-    names = {"user_id": "CustomerID", "item_id": "StockCode", "timestamp": "InvoiceDate", "order_id": "InvoiceNo",
-             "quantity": "Quantity", "price": "UnitPrice"}  # fmt: skip
-    dataset = prepared(file, columns=names, max_quarantined_fraction=0.3)
+    names = ["CustomerID", "StockCode", "InvoiceDate", "InvoiceNo", "Quantity", "UnitPrice"]
+    dataset = prepared(file, format="online_retail")
     counts = dataset.manifest.counts
-    log = pq.read_table(file, columns=list(names.values())).to_pandas()
+    log = pq.read_table(file, columns=names).to_pandas()
     known = log[log.CustomerID.notna()]
     distinct = known.drop_duplicates()
     assert counts.rows_in == len(log) == 541_909
