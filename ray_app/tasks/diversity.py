@@ -19,6 +19,9 @@ from ray_app.schema import PAD
 POOL = 5
 """Times the length of a list: so many of the best items may come onto it."""
 
+COSINES_AT_ONCE = 1 << 25
+"""Held in memory at a time."""
+
 Vectors: TypeAlias = "NDArray[np.float32] | Matrix"
 """Row i is the vector of item index i, of length 1 or 0."""
 
@@ -41,6 +44,17 @@ def diversified(
         k: length of the lists.
         diversity: 0 leaves the order as it is; at 1 relevance chooses the first item alone.
     """
+    step = max(1, COSINES_AT_ONCE // max(1, items.shape[1] ** 2))
+    parts = [
+        _diversified(items[start : start + step], scores[start : start + step], vectors, k, diversity)
+        for start in range(0, max(1, len(items)), step)
+    ]
+    return np.concatenate([found for found, _ in parts]), np.concatenate([of_found for _, of_found in parts])
+
+
+def _diversified(
+    items: NDArray[np.int32], scores: Scores, vectors: Vectors, k: int, diversity: float
+) -> tuple[NDArray[np.int32], Scores]:
     num_users, pool = items.shape
     everyone, taken = np.arange(num_users), np.full((num_users, min(k, pool)), -1)
     worth = (1 - diversity) * _relevance(items, scores)

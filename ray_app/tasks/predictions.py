@@ -156,7 +156,7 @@ def best_items(
 
     With item vectors the order is that of MMR with this `diversity`, and scores do not fall along a list.
     """
-    pool = k if vectors is None else k * POOL
+    pool = k if vectors is None else min(k * POOL, vectors.shape[0] - 1)
     items, scores = top_k(scorer.scores(known), pool, known if exclude_seen else None)
     if vectors is not None:
         items, scores = diversified(items, scores, vectors, k, diversity)
