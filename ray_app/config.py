@@ -77,6 +77,8 @@ class ModelConfig(Section):
     negatives: Literal["uniform", "popularity"] = "uniform"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a target's mass that is spread over the catalogue (softmax)."""
+    order_balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """What an order of n items weighs in the loss: n at 0, as much as any other at 1 (as recall counts), or between."""
     targets: Literal["all", "new"] = "all"
     """new: an item that the user had before is not learned as a target, for recommenders that exclude seen items."""
 

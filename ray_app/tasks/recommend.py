@@ -65,6 +65,9 @@ class RecommendTask:
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Task.loss`: cross-entropy of the items of every next order."""
+        if self._config.order_balance:
+            sizes = torch.bincount(batch.query_of_target)[batch.query_of_target]
+            batch = batch._replace(weights=batch.weights / sizes**self._config.order_balance)
         hidden = self.model(batch.items)
         loss = self._full_loss if self._config.loss == "softmax" else self._sampled_loss
         return loss(batch, hidden), batch.weights.sum()

@@ -54,6 +54,31 @@ def test_a_sample_of_the_whole_catalogue_gives_the_full_loss_and_its_gradients(r
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_a_balanced_order_weighs_a_power_of_its_size(loss: str, balance: float) -> None:
+    """One order of three items and one of one: at 1 both weigh the same, at 0 three times and once."""
+    shared = torch.tensor([0, 0, 0, 1])
+    batch = BATCH._replace(queries=BATCH.queries[:2], query_of_target=shared, weights=torch.ones(4))
+    alone, of_all = [], []
+    for chosen in range(4):
+        weights = torch.nn.functional.one_hot(torch.tensor(chosen), 4).float()
+        alone.append(loss_of_batch(batch._replace(weights=weights), loss, 0.0)[0])
+        of_all.append((3.0 if chosen < 3 else 1.0) ** -balance)
+    value, weight = loss_of_batch(batch, loss, balance)
+    torch.testing.assert_close(value, torch.stack(alone) @ torch.tensor(of_all))
+    assert weight.item() == pytest.approx(3 * 3**-balance + 1)
+
+
+def loss_of_batch(batch: Batch, loss: str, balance: float) -> tuple[torch.Tensor, torch.Tensor]:
+    settings = {"dim": 8, "loss": loss, "max_history_len": 5, "order_balance": balance}
+    config = ModelConfig.model_validate(settings)
+    torch.manual_seed(0)
+    model = SequenceModel(shape_of(config), torch.arange(NUM_ITEMS), 4).eval()
+    value, weight = EveryItem(model, {}, Shard([], 0, lambda _: iter(()), 1), 1, config).loss(batch)
+    return value.detach(), weight
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
 def test_bfloat16_autocast_gives_nearly_the_same_loss_and_gradients(loss: str) -> None:
     exact, of_exact = loss_of(EveryItem, repeats=True, loss=loss)
     with torch.autocast("cpu", dtype=torch.bfloat16):
