@@ -8,7 +8,14 @@ without training stands where its content says ("Let It Go?": arXiv 2507.19473).
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+NEIGHBORS = 10
+"""Items whose ids speak for one that has none."""
+SHARPNESS = 10.0
+"""How much more a nearer one has to say: weights are softmax(SHARPNESS * cosine)."""
+ROWS = 4096
+"""Items whose neighbours are looked for at a time."""
 NORM = 0.5
 """Of item vectors, in the mean of their squares: as long as training makes vectors of ids."""
 SMALLEST = 1e-4
@@ -46,3 +53,29 @@ class ContentProjection(nn.Module):
         halfway = directions * variances.pow(-0.25)  # variances become their square roots
         self.project.weight.zero_()
         self.project.weight[:kept] = (halfway * (NORM / variances.sqrt().sum().sqrt())).T
+
+    @torch.no_grad()
+    def borrowed(self, content: Tensor, known: Tensor, own: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """What ids would add to items that have none, from the known items most like them: vectors and biases.
+
+        A new item competes with items whose ids training made long: at its bare content it is never recommended. So it
+        borrows the direction in which like items were moved, at the length that is usual for them.
+
+        Args:
+            content: of the items, `[items, content_dim]`.
+            known: content of items that were trained, `[known, content_dim]`.
+            own: what their ids add, `[known, dim]`.
+            bias: theirs, `[known]`.
+        """
+        directions = functional.normalize(known.to(self.center.dtype) - self.center, dim=1)
+        usual = own.norm(dim=1).mean()
+        vectors, biases = [own[:0]], [bias[:0]]
+        for some in content.split(ROWS):
+            described = some.any(1, keepdim=True)
+            cosines = functional.normalize(some.to(self.center.dtype) - self.center, dim=1) @ directions.T
+            nearest, place = cosines.topk(min(NEIGHBORS, len(known)), dim=1)
+            weights = torch.softmax(SHARPNESS * nearest, dim=1)
+            mixed = functional.normalize((weights.unsqueeze(-1) * own[place]).sum(1), dim=1)
+            vectors.append(mixed * usual * described)
+            biases.append(torch.where(described.squeeze(1), (weights * bias[place]).sum(1), bias.mean()))
+        return torch.cat(vectors), torch.cat(biases)

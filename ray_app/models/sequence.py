@@ -189,10 +189,34 @@ class SequenceModel(nn.Module):
         return torch.cat([self.backbone.items.weight, self.head.items.weight])[self.row_of_item]
 
     @torch.no_grad()
+    def borrowed(self, content: Tensor) -> tuple[Tensor, Tensor]:
+        """What ids would add to items with this content, `[items, content_dim]`, and their biases, if they had any.
+
+        See `ContentProjection.borrowed`; an item whose id adds nothing was not trained and lends nothing.
+        """
+        assert self.content is not None
+        assert self.backbone.content is not None
+        own = self._held(self.own_table())
+        trained = own.any(1)
+        if not trained.any():
+            return own.new_zeros(len(content), own.shape[1]), self.head.bias.mean().expand(len(content))
+        return self.backbone.content.borrowed(content, self.content[trained], own[trained], self.head.bias[trained])
+
+    @torch.no_grad()
+    def introduce(self, items: Tensor) -> None:
+        """Give items (indices) that no training saw what like items lend them; they must be new to the backbone."""
+        assert self.content is not None
+        rows = self.row_of_item[items - 1] - self.num_known
+        assert bool((rows >= 0).all())
+        self.head.items.weight[rows] = 0
+        own, bias = self.borrowed(self.content[items - 1])
+        self.head.items.weight[rows], self.head.bias[items - 1] = own, bias
+
+    @torch.no_grad()
     def extended(self, content: Tensor) -> "SequenceModel":
         """The model over a catalogue that grew, after the items it has, by those of `content`, `[new, content_dim]`.
 
-        A new item's vector is what its content says, and its bias the mean of the others'.
+        They are ready to be read and recommended by their content, without training (`introduce`).
         """
         assert self.content is not None
         rows = torch.cat([self.row_of_item, self.num_items + torch.arange(len(content))])
@@ -201,9 +225,10 @@ class SequenceModel(nn.Module):
         state = self.state_dict() | {"row_of_item": rows, "content": joined}
         own, bias = state["head.items.weight"], state["head.bias"]
         state["head.items.weight"] = torch.cat([own, own.new_zeros(len(content), own.shape[1])])
-        state["head.bias"] = torch.cat([bias, bias.mean().expand(len(content))])
+        state["head.bias"] = torch.cat([bias, bias.new_zeros(len(content))])
         model.load_state_dict(state)
-        return model.train(self.training)
+        model.train(self.training).introduce(torch.arange(self.num_items + 1, model.num_items + 1))
+        return model
 
     def forward(self, items: Tensor) -> Tensor:
         """Item indices `[batch, history]`, padded on the right, to query vectors `[batch, history, dim]`."""

@@ -201,13 +201,31 @@ def test_id_dropout_leaves_content_alone_in_training_only() -> None:
     assert ((model.eval().vectors(items) - content).norm(dim=1) > 1e-3).all()
 
 
-def test_an_item_added_later_is_its_content_with_the_mean_bias() -> None:
+def test_an_item_added_later_is_its_content_and_what_like_items_lend_it() -> None:
     model = with_content().eval()
+    assert model.content is not None
     torch.nn.init.normal_(model.head.bias)
-    new = functional.normalize(torch.randn(3, 20), dim=1)
-    grown = model.extended(new)
-    torch.testing.assert_close(grown.table()[:12], model.table())
-    torch.testing.assert_close(grown.table()[12:], model.content_vectors(new.half()))
-    torch.testing.assert_close(grown.bias(torch.tensor([13, 14, 15])), model.head.bias.mean().expand(3))
+    twin = model.content[4:5].repeat(2, 1)
+    twin[1] = 0  # nothing is known of it
+    grown = model.extended(twin)
+    table, own = grown.table(), model.own_table()
+    torch.testing.assert_close(table[:12], model.table())
+    lent = table[12] - model.content_vectors(twin[0])
+    assert lent.norm().item() == pytest.approx(own.norm(dim=1).mean().item(), rel=1e-4)
+    assert functional.cosine_similarity(lent, own, dim=1).argmax() == 4
+    assert not table[13].any()
+    assert grown.head.bias[13].item() == pytest.approx(model.head.bias.mean().item())
     history, length = torch.tensor([[3, 7]]), torch.tensor([2])
     torch.testing.assert_close(grown.scores(history, length)[:, :13], model.scores(history, length))
+
+
+def test_items_that_no_training_saw_lend_nothing() -> None:
+    model = with_content().eval()
+    rows = model.row_of_item - model.num_known
+    unseen = torch.tensor([n + 1 for n in range(12) if rows[n] >= 0][:3])
+    before = model.table().clone()
+    model.head.items.weight.data[rows[unseen - 1]] = 1e6
+    model.introduce(unseen)
+    assert model.table().norm(dim=1).max() < 100
+    others = [n for n in range(12) if n + 1 not in unseen]
+    torch.testing.assert_close(model.table()[others], before[others])
