@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
+from leave_one_out import read_items
 from train_plain import train
 
 from ray_app.baselines import CANDIDATES, TrainingLog, choose, item_texts
@@ -27,7 +27,6 @@ from ray_app.evidence.memory import Memory
 from ray_app.evidence.ranker import Ranker
 from ray_app.metrics import Ragged as RaggedRanks
 from ray_app.metrics import hit_rate, ndcg, paired_difference, target_ranks
-from ray_app.schema import Col
 from ray_app.tasks.hybrid import FIRST, WANTED, Evidences, HybridScorer, described_examples
 from ray_app.tasks.recommend import questions
 from ray_app.tasks.scorer import ModelScorer, Scorer
@@ -98,21 +97,6 @@ def fitted(
     columns = {name: column for name, column in columns.items() if not name.startswith(left_out)}
     settings = config.ranker or RankerConfig()
     return Ranker.fit(columns, wanted, sizes, settings, seed=config.train.seed, threads=threads)
-
-
-def read_items(folder: Path, config: Config) -> pa.Table:
-    """The catalogue as `prepare` would have it: row i is item index i + 1."""
-    table = pq.read_table(folder / "items.parquet").sort_by("item_id")
-    names = config.data.item_columns.model_dump()
-
-    def column(ours: str) -> pa.Array:
-        theirs = names[ours]
-        values = table[theirs].to_pylist() if theirs in table.column_names else [None] * len(table)
-        return pa.array([" ".join(value) if isinstance(value, list) else value for value in values], pa.string())
-
-    return pa.table(
-        {Col.ITEM: table["item_id"]} | {n: column(n) for n in (Col.TITLE, Col.DESCRIPTION, Col.BRAND, Col.CATEGORY)}
-    )
 
 
 def batches(histories: Histories, part: str, exclude: bool) -> Iterator[tuple[Ragged, Ragged]]:

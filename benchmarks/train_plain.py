@@ -22,8 +22,9 @@ from ray_app.data.sequences import Histories
 from ray_app.data.shard import Shard
 from ray_app.metrics import hit_rate, ndcg
 from ray_app.models.sequence import SequenceModel
+from ray_app.schedule import Schedule
 from ray_app.tasks.recommend import RecommendTask, target_ranks_of
-from ray_app.tasks.recommender import build_model
+from ray_app.tasks.recommender import TrainedModel, build_model
 from ray_app.training.loop import LoopSettings, fit
 from ray_app.training.snapshot import Snapshot
 from ray_app.training.world import World
@@ -65,13 +66,27 @@ def main() -> None:
 def train(folder: Path, config: Config, until: float | None = None) -> tuple[SequenceModel, Histories]:
     """Fit `evaluate.scratch_schedule` to the log in `folder`, printing a line per epoch and the best at the end."""
     table, num_items, counts = load_sequences(folder)
-    targets = int(np.maximum(table["num_train"].to_numpy() - 1, 0).sum())
     items = pa.table({"item_id": np.arange(num_items), "train_count": counts})
-    model, _ = build_model(config.model, items, config.train.seed)
+    return train_on(table, items, config, until=until).model, Histories.from_tables([table])
+
+
+def train_on(
+    table: pa.Table,
+    items: pa.Table,
+    config: Config,
+    schedule: Schedule | None = None,
+    content: np.ndarray | None = None,
+    pretrained: TrainedModel | None = None,
+    until: float | None = None,
+) -> TrainedModel:
+    """Fit a schedule (`evaluate.scratch_schedule`) to sequences of `items`: their ids and train counts."""
+    targets = int(np.maximum(table["num_train"].to_numpy() - 1, 0).sum())
+    model, reference = build_model(config.model, items, config.train.seed, pretrained, content)
     task = TimedTask(
-        model, {}, Shard([], targets, lambda _: iter([table]), config.train.window_users),
+        model, reference, Shard([], targets, lambda _: iter([table]), config.train.window_users),
         num_steps(targets, config.train.tokens_per_batch), config.model,
-        train_counts=torch.from_numpy(counts), exclude_seen=config.evaluate.exclude_seen,
+        train_counts=torch.from_numpy(items["train_count"].to_numpy().copy()),
+        exclude_seen=config.evaluate.exclude_seen,
     )  # fmt: skip
     began = time.process_time()
 
@@ -81,12 +96,11 @@ def train(folder: Path, config: Config, until: float | None = None) -> tuple[Seq
         if until and float(record.get("val/ndcg@10", 0)) >= until:
             raise SystemExit
 
-    progress = fit(
-        task, config.evaluate.scratch_schedule, LoopSettings(seed=config.train.seed), World.current(), report
-    )
+    settings = LoopSettings(seed=config.train.seed)
+    progress = fit(task, schedule or config.evaluate.scratch_schedule, settings, World.current(), report)
     spent = time.process_time() - began - task.validation_s
     print(json.dumps({"best": progress.best, "train_cpu_s": round(spent, 2)}), flush=True)
-    return model, Histories.from_tables([table])
+    return TrainedModel(model.eval(), items)
 
 
 if __name__ == "__main__":

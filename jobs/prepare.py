@@ -22,8 +22,10 @@ from ray_app.storage import Storage
 
 def main(config: Config) -> None:
     console, storage = Console(), Storage.from_config(config.storage)
-    logs = {"target": config.data} | ({"pretrain": config.pretrain.data} if config.pretrain else {})
-    for role, data in logs.items():
+    logs = [("target", config.data)]
+    if config.pretrain:
+        logs += [("pretrain", data) for data in (config.pretrain.data, *config.pretrain.more)]
+    for role, data in logs:
         columns = (TextColumn(f"{role}: {{task.description}}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
             dataset = prepare(storage, config.name, data, progress)

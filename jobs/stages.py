@@ -12,6 +12,7 @@ from ray_app.config import Config, TrainConfig, fingerprint
 from ray_app.content.features import with_content
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
+from ray_app.data.union import unite
 from ray_app.errors import DataError, TrainingError, UserError
 from ray_app.evidence.item_index import INDEX_FILE, ItemIndex
 from ray_app.registry import METRICS_FILE, REPORT_FILE, Registry, Version
@@ -64,20 +65,23 @@ def described(config: Config, dataset: Dataset) -> Dataset:
 
 
 def source_dataset(config: Config, target: Dataset) -> Dataset:
-    """The prepared source log, which may know nothing that lies past the target's cutoff.
+    """The prepared source logs as one, which may know nothing that lies past the target's cutoff.
 
     Raises:
-        DataError: the source's train or validation part reaches beyond the target's.
+        DataError: a source's train or validation part reaches beyond the target's.
     """
     assert config.pretrain is not None
-    with bars("prepare the source") as progress:
-        source = prepare(target.storage, config.name, config.pretrain.data, progress)
-    if _reaches_past(source.manifest.cutoffs.model_dump(), target):
-        raise DataError(
-            "pretraining would see events past the target's cutoffs: give pretrain.data.split the kind, "
-            "validation_start and test_start of data.split, or earlier ones"
-        )
-    return described(config, source)
+    sources = []
+    for data in (config.pretrain.data, *config.pretrain.more):
+        with bars("prepare the source") as progress:
+            source = prepare(target.storage, config.name, data, progress)
+        if _reaches_past(source.manifest.cutoffs.model_dump(), target):
+            raise DataError(
+                "pretraining would see events past the target's cutoffs: give pretrain.data.split the kind, "
+                "validation_start and test_start of data.split, or earlier ones"
+            )
+        sources.append(source)
+    return described(config, unite(config.name, sources, config.pretrain.temperature, config.train))
 
 
 def _reaches_past(cutoffs: dict[str, int | None], target: Dataset) -> bool:

@@ -119,9 +119,13 @@ class TrainConfig(Section):
 
 
 class PretrainConfig(Section):
-    """A large source log on which the model is trained before the target's own."""
+    """One or more source logs on which the model is trained before the target's own."""
 
     data: DataConfig = DataConfig()
+    more: tuple[DataConfig, ...] = ()
+    """Further sources with items of their own. What they share with each other and with the target is content."""
+    temperature: Annotated[float, Field(ge=1)] = 1.0
+    """Of several sources one with n events counts as n^(1/temperature): 1 as it is, great: all alike."""
     schedule: Schedule = from_scratch()
 
 
@@ -192,6 +196,12 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     predict: PredictConfig = PredictConfig()
     serve: ServeConfig = ServeConfig()
+
+    @model_validator(mode="after")
+    def _sources_share_content(self) -> Self:
+        if self.pretrain is not None and self.pretrain.more and self.content is None:
+            raise ValueError("pretrain.more needs content: sources with items of their own share nothing else")
+        return self
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML, without secrets."""

@@ -44,7 +44,7 @@ def written(tmp_path: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("mdel: {}", "mdel: unknown key, did you mean 'model'? allowed: name, storage, data, task,"),
+        ("mdel: {}", "mdel: unknown key, did you mean 'model'? allowed: name, storage, data, content, task,"),
         ("zzz: 1", "zzz: unknown key; allowed: name, storage"),
         (
             "data: {split: {knd: temporal}}",

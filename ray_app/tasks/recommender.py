@@ -198,6 +198,18 @@ def _rest_on_content(model: SequenceModel, unseen: Tensor) -> None:
         model.head.bias[unseen] = model.head.bias[~unseen].mean()
 
 
+def complete(tensors: dict[str, Tensor], config: ModelConfig, items: pa.Table) -> dict[str, Tensor]:
+    """The weights of a trained model; where it reads content, items that no training saw are introduced by theirs."""
+    content = tensors.get("content")
+    if content is None:
+        return tensors
+    model = _new_model(config, tensors["row_of_item"], len(tensors["backbone.items.weight"]), content)
+    model.load_state_dict(tensors)
+    unseen = (_counts(items) == 0) & (model.row_of_item >= model.num_known)
+    model.introduce(unseen.nonzero().flatten() + 1)
+    return model.state_dict()
+
+
 def _counts(items: pa.Table) -> Tensor:
     """Train events of each item, float64 `[items]`."""
     return torch.from_numpy(items[Col.TRAIN_COUNT].to_numpy().astype(np.float64))

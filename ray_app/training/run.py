@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from ray_app.config import Config, dump, fingerprint
 from ray_app.data.dataset import Dataset
 from ray_app.schedule import Schedule
 from ray_app.storage import Storage, join
-from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE
+from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, complete
 from ray_app.training.snapshot import Snapshot
 
 RECORDS_FILE = "records.json"
@@ -73,8 +73,9 @@ class Run:
         """Write the inference checkpoint: weights, item index, training records, configuration, hashes."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            snapshot.save_model(folder / MODEL_FILE)
-            pq.write_table(self.dataset.items(), folder / ITEMS_FILE, compression="zstd")
+            items = self.dataset.items()
+            replace(snapshot, model=complete(snapshot.model, self.config.model, items)).save_model(folder / MODEL_FILE)
+            pq.write_table(items, folder / ITEMS_FILE, compression="zstd")
             (folder / RECORDS_FILE).write_text(json.dumps(snapshot.progress.records))
             config = dump(self.config.model_copy(update={"schedule": self.schedule}))
             facts = {"role": self.role, "dataset": self.dataset.uri, "encoder": self.dataset.encoder}

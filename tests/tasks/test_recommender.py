@@ -3,14 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from ray_app.checkpoint import CONFIG_FILE, CheckpointError
 from ray_app.config import ModelConfig, dump
-from ray_app.tasks.recommender import MODEL_FILE, TrainedModel, build_model, load_model
+from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, TrainedModel, build_model, complete, load_model
 
 CONFIG = ModelConfig(dim=8, feedforward_dim=16, max_history_len=5)
 
@@ -70,3 +72,47 @@ def test_what_is_not_the_result_of_a_run_is_named(tmp_path: Path) -> None:
     (tmp_path / CONFIG_FILE).write_text(json.dumps({"model": {"size": 8}}))
     with pytest.raises(CheckpointError, match="configuration is that of another version"):
         load_model(tmp_path)
+
+
+def described(seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(40, 12))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+
+def test_items_without_train_events_are_lent_to_when_training_is_over() -> None:
+    counts = {f"i{n}": n % 4 for n in range(40)}  # every fourth was never seen
+    items, content = catalog(**counts), described()
+    model = build_model(CONFIG, items, 0, content=content)[0]
+    unseen = torch.arange(0, 40, 4)
+    assert not model.own_table()[unseen].any()
+    torch.testing.assert_close(model.head.bias[unseen], model.head.bias[1::4].mean().expand(10), atol=2, rtol=0)
+    finished = complete(model.state_dict(), CONFIG, items)
+    assert not torch.equal(finished["head.items.weight"][unseen], model.head.items.weight[unseen])
+    seen = torch.tensor([n for n in range(40) if n % 4])
+    assert torch.equal(finished["head.items.weight"][seen], model.head.items.weight[seen])
+    ids_alone = build_model(CONFIG, items, 0)[0].state_dict()
+    assert complete(ids_alone, CONFIG, items) is ids_alone
+
+
+def test_a_catalogue_that_shares_no_item_begins_at_its_content() -> None:
+    theirs = catalog(**{f"s{n}": 1 for n in range(40)})
+    source = TrainedModel(build_model(CONFIG, theirs, 3, content=described())[0], theirs)
+    mine = catalog(**{f"t{n}": n for n in range(40)})
+    model, reference = build_model(CONFIG, mine, 0, source, described(1))
+    assert model.content is not None
+    torch.testing.assert_close(model.table(), source.model.content_vectors(model.content))
+    assert "backbone.content.project.weight" in reference
+    with pytest.raises(CheckpointError, match=r"model.content_dim: pretrained 12, asked for 0"):
+        build_model(CONFIG, mine, 0, source)
+
+
+def test_a_model_published_with_content_is_read_back(tmp_path: Path) -> None:
+    items = catalog(**{f"i{n}": 1 for n in range(40)})
+    model = build_model(CONFIG, items, 0, content=described())[0].eval()
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({"model": dump(CONFIG)}))
+    (tmp_path / "manifest.json").write_text(json.dumps({"encoder": "abc"}))
+    save_file(model.state_dict(), tmp_path / MODEL_FILE)
+    pq.write_table(items, tmp_path / ITEMS_FILE)
+    found = load_model(tmp_path)
+    assert found.encoder == "abc"
+    torch.testing.assert_close(found.model.table(), model.table())
