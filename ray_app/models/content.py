@@ -70,7 +70,7 @@ class ContentProjection(nn.Module):
         directions = functional.normalize(known.to(self.center.dtype) - self.center, dim=1)
         usual = own.norm(dim=1).mean()
         vectors, biases = [own[:0]], [bias[:0]]
-        for some in content.split(ROWS):
+        for some in torch.split(content, ROWS):
             described = some.any(1, keepdim=True)
             cosines = functional.normalize(some.to(self.center.dtype) - self.center, dim=1) @ directions.T
             nearest, place = cosines.topk(min(NEIGHBORS, len(known)), dim=1)

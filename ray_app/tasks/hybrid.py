@@ -145,7 +145,9 @@ def fit_hybrid(dataset: Dataset, model_uri: str, config: Config, progress: Progr
         ranker.save(folder / RANKER_FILE)
         facts = {**measured, "exclude_seen": config.evaluate.exclude_seen, "importance": ranker.importance()}
         (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1))
-        checkpoint.seal(folder, dump(config), role="hybrid", dataset=dataset.uri, model=model_uri)
+        checkpoint.seal(
+            folder, dump(config), role="hybrid", dataset=dataset.uri, encoder=dataset.encoder, model=model_uri
+        )
         checkpoint.publish(storage, folder, uri)
     return facts
 
