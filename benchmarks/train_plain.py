@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from leave_one_out import load_sequences
+from leave_one_out import load_sequences, read_content
 
 from ray_app.config import Config, load_config
 from ray_app.data.batches import num_steps
@@ -49,12 +49,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--config", required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--vectors", type=Path, help="text vectors of the items, where the configuration has content")
     parser.add_argument("--until", type=float, help="stop at this validation ndcg@10")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     config = load_config(args.config, args.overrides)
-    model, histories = train(args.data, config, until=args.until)
+    content = read_content(args.data, config, args.vectors) if config.content and args.vectors else None
+    model, histories = train(args.data, config, content, args.until)
     result: dict[str, object] = {"seed": config.train.seed}
     for name, exclude in (("kept", False), ("excluded", True)):
         ranks = list(target_ranks_of(model.eval(), histories, "test", exclude))
@@ -63,11 +65,13 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def train(folder: Path, config: Config, until: float | None = None) -> tuple[SequenceModel, Histories]:
+def train(
+    folder: Path, config: Config, content: np.ndarray | None = None, until: float | None = None
+) -> tuple[SequenceModel, Histories]:
     """Fit `evaluate.scratch_schedule` to the log in `folder`, printing a line per epoch and the best at the end."""
     table, num_items, counts = load_sequences(folder)
     items = pa.table({"item_id": np.arange(num_items), "train_count": counts})
-    return train_on(table, items, config, until=until).model, Histories.from_tables([table])
+    return train_on(table, items, config, content=content, until=until).model, Histories.from_tables([table])
 
 
 def train_on(

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 import stages
+import torch
 from door import user_error
 from ray.train import WorkerGroupError
 
-from ray_app.checkpoint import CheckpointError
+from ray_app.checkpoint import CheckpointError, read_manifest
 from ray_app.config import Config, apply_overrides, parse_config
 from ray_app.data.dataset import Dataset
 from ray_app.data.stream import read_tables
 from ray_app.errors import DataError, StorageError, TrainingError
 from ray_app.tasks.recommend import build_task
+from ray_app.tasks.recommender import load_trained
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Progress, Snapshot
 
@@ -131,3 +133,35 @@ def test_a_ranker_is_fitted_where_it_is_configured(make: Make):
     assert stages.compared_models(make(), target, {"scratch": run}) == {"scratch": run.uri}
     with pytest.raises(DataError, match="the ranker needs 50 users"):  # and 40 are not enough
         stages.compared_models(make("ranker={}"), target, {"scratch": run})
+
+
+def test_sources_that_share_no_item_with_the_target_meet_it_in_content(make: Make, minilm: Path, tmp_path: Path):
+    """From raw logs to the fine-tuned model's start: what pretraining knows of texts is where the target begins."""
+    for shop in ("one", "two"):
+        log = (tmp_path / "events.csv").read_text()
+        (tmp_path / f"{shop}.csv").write_text(log.replace("\n", f"\n{shop}"))
+    (tmp_path / "items.csv").write_text("item_id,title\n" + "\n".join(f"{n},color {n}" for n in range(7)))
+    split = "split: {validation_start: 1970-02-01, test_start: 1970-02-10}"
+    source = f"timestamp_unit: s, items: {tmp_path}/items.csv, {split}"
+    config = make(
+        f"data.items={tmp_path}/items.csv",
+        f"content={{text: 'hf:{minilm}', max_tokens: 8}}",
+        f"pretrain={{data: {{events: {tmp_path}/one.csv, {source}}}}}",
+        f"pretrain.more=[{{events: {tmp_path}/two.csv, {source}}}]",
+    )
+    target = stages.target_dataset(config)
+    before = stages.pretrain_run(config, target)
+    assert before.dataset.num_items == 14
+    task = build_task(config, before.dataset, None, partial(read_tables, target.storage))
+    before.publish(Snapshot.take(task.model, None, {}, Progress()))
+    assert read_manifest(target.storage, before.uri)["encoder"] == target.encoder
+
+    run = stages.finetune_run(config, target)
+    assert run.start_from == before.uri
+    trained = load_trained(target.storage, before.uri)
+    begun = build_task(config, target, trained, partial(read_tables, target.storage)).model
+    assert begun.content is not None
+    torch.testing.assert_close(begun.table(), trained.model.content_vectors(begun.content))
+    plain = stages.target_dataset(make(f"data.items={tmp_path}/items.csv"))
+    with pytest.raises(CheckpointError, match="content must be the section that the model was trained with"):
+        build_task(config, plain, trained, partial(read_tables, target.storage))

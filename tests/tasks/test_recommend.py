@@ -89,3 +89,27 @@ def test_bfloat16_autocast_gives_nearly_the_same_loss_and_gradients(loss: str) -
         assert one.grad is not None, name
         assert other.grad is not None, name
         torch.testing.assert_close(other.grad, one.grad, rtol=0.1, atol=0.01, msg=name)
+
+
+@pytest.mark.parametrize("settings", [{"negatives": "uniform"}, {"negatives": "popularity"}, {"loss": "softmax"}])
+def test_an_item_that_nobody_could_have_had_is_no_negative_where_there_is_content(settings: dict[str, str]) -> None:
+    """Told that it is unwanted, the model would learn it of the items like it, through the projection they share."""
+    config = ModelConfig.model_validate({"dim": 8, "max_history_len": 5, "num_negatives": 200, **settings})
+    content = torch.nn.functional.normalize(
+        torch.randn(NUM_ITEMS, 6, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    counts = torch.tensor([3, 1, 1, 5, 2, 1, 0, 0, 4])
+    shape = shape_of(config, content_dim=6)
+    model = SequenceModel(shape, torch.arange(NUM_ITEMS), 0, content=content)
+    shard = Shard([], 0, lambda _: iter(()), 1)
+    task = RecommendTask(model, {}, shard, 1, config, train_counts=counts)
+    value, _ = task.loss(BATCH)
+    value.backward()
+    assert model.head.items.weight.grad is not None
+    moved = model.head.items.weight.grad.any(1).tolist()
+    assert moved == [True] * 6 + [False, False, True]
+    drawn, log_expected = task._draw()
+    if settings.get("negatives") == "uniform":
+        assert log_expected is not None
+        assert set(drawn.tolist()) == {1, 2, 3, 4, 5, 6, 9}
+        torch.testing.assert_close(log_expected.exp(), torch.full((200,), 200 / 7))
