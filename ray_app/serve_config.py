@@ -15,7 +15,7 @@ class ServeConfig(Section):
 
     host: str = "127.0.0.1"
     """Off loopback (0.0.0.0) API keys are asked for, unless require_keys says otherwise."""
-    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8000
     require_keys: bool | None = None
     """Unset: off loopback alone."""
     api_keys_file: str | None = None
@@ -23,6 +23,8 @@ class ServeConfig(Section):
     state_path: str = "state"
     """Local folder of the file with later events and changes of items; on the head node."""
     num_replicas: Positive = 1
+    max_replicas: Positive | None = None
+    """With more than num_replicas, replicas come and go with the load."""
     cpus_per_replica: Annotated[float, Field(gt=0)] = 1.0
     torch_threads: Positive = 1
     max_batch: Positive = 16
@@ -33,5 +35,7 @@ class ServeConfig(Section):
     max_body_bytes: Positive = 2_000_000
     rate_limit: Annotated[float, Field(gt=0)] | None = None
     """Requests per second for each key (or address, where none are asked for) and replica. Unset: no limit."""
+    log_requests: bool = True
+    """A line of JSON for each request: id, route, status and time; nobody's ids."""
     poll_s: Seconds = 2.0
     """How often a replica looks whether another version is in production."""

@@ -1,0 +1,65 @@
+"""Answer over HTTP with what is in production: recommendations, a page at /, and what was measured at /metrics.
+
+    python jobs/serve.py --config jobs/configs/demo.yaml [serve.port=8000] [key=value ...]
+    python jobs/serve.py --config jobs/configs/demo.yaml --new-key web
+
+It follows `jobs/promote.py` within seconds. Without RAY_ADDRESS it serves until it is interrupted; on a cluster that it
+joins it leaves the service running there (`serve shutdown` ends it).
+"""
+
+import os
+import signal
+import time
+from argparse import ArgumentParser, Namespace
+
+from door import connected, run_with_options
+
+from ray_app.config import Config
+from ray_app.registry import Registry, RegistryError
+from ray_app.serving.keys import VARIABLE, is_loopback, new_key, read_keys
+from ray_app.storage import Storage
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--new-key", metavar="NAME", help="make an API key, print it and its line, and stop")
+
+
+def main(config: Config, options: Namespace) -> None:
+    if options.new_key is not None:
+        key, line = new_key(options.new_key)
+        print(f"key, shown once: {key}\nline for serve.api_keys_file or {VARIABLE}: {line}")
+        return
+    settings = config.serve
+    read_keys(settings, dict(os.environ))  # faults are told before Ray starts
+    version = Registry(Storage.from_config(config.storage), config.name).production()[0].version
+    if version is None:
+        raise RegistryError("nothing is in production; run jobs/promote.py first")
+    _set_environment(loopback=is_loopback(settings.host))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with connected():
+        from ray import serve  # noqa: PLC0415 (reads the environment set above)
+
+        from ray_app.serving.app import build_app  # noqa: PLC0415 (as above)
+
+        serve.start(http_options={"host": settings.host, "port": settings.port})
+        serve.run(build_app(config))
+        print(f"serving {version} at http://{settings.host}:{settings.port}", flush=True)
+        if "RAY_ADDRESS" in os.environ:
+            return
+        try:
+            while True:
+                time.sleep(3600)
+        finally:
+            serve.shutdown()
+
+
+def _set_environment(*, loopback: bool) -> None:
+    """Serve's faster ways; those that listen on all addresses only where the service itself does."""
+    anywhere = str(int(not loopback))
+    defaults = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+    defaults |= {"RAY_SERVE_ENABLE_DIRECT_INGRESS": anywhere, "RAY_SERVE_ENABLE_HA_PROXY": anywhere}
+    os.environ.update({name: value for name, value in defaults.items() if name not in os.environ})
+
+
+if __name__ == "__main__":
+    run_with_options(__doc__, main, add_options)

@@ -1,0 +1,90 @@
+"""The service on Ray Serve: ingress and model in one deployment, since each hop between two costs milliseconds."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig
+from ray.serve.schema import LoggingConfig
+
+from ray_app.config import Config, load_config
+from ray_app.errors import ConfigError
+from ray_app.serving.api import build_api
+from ray_app.serving.keys import read_keys
+from ray_app.serving.meters import Meters
+from ray_app.serving.service import Service
+from ray_app.serving.store import ActorStore
+from ray_app.storage import Storage
+
+DRAIN_S = 20.0
+"""A replica that is to end answers what it has for so long."""
+MARGIN = 64
+"""Requests beside those of the model that a replica may hold: lists, events, probes."""
+
+
+def from_file(args: dict[str, Any]) -> Application:
+    """What a Serve config file names: `args` are `config`, a YAML file, and `overrides`, a list of `key=value`.
+
+    Raises:
+        ConfigError: something is wrong with them.
+    """
+    if unknown := set(args) - {"config", "overrides"}:
+        raise ConfigError([f"args: unknown {sorted(unknown)}; allowed: config, overrides"])
+    return build_app(load_config(args.get("config", ""), args.get("overrides", [])))
+
+
+def build_app(config: Config) -> Application:
+    """The application, to be run by `serve.run`.
+
+    Raises:
+        ConfigError: API keys are asked for, and there are none.
+    """
+    settings, storage, name = config.serve, Storage.from_config(config.storage), config.name
+    keys = read_keys(settings, dict(os.environ))
+    state = str(Path(settings.state_path).absolute() / f"{name}.sqlite")
+
+    def application() -> FastAPI:
+        """Made in the replica."""
+        if settings.log_requests:
+            _log_requests()
+
+        async def make(meters: Meters) -> Service:
+            return Service(storage, name, ActorStore(name, state), settings, meters)
+
+        return build_api(make, settings, keys)
+
+    scale: dict[str, Any] = {"num_replicas": settings.num_replicas}
+    if settings.max_replicas is not None:
+        waiting = settings.max_batch  # while one batch is computed, another may gather
+        scale = {
+            "autoscaling_config": AutoscalingConfig(
+                min_replicas=settings.num_replicas, max_replicas=settings.max_replicas, target_ongoing_requests=waiting
+            )
+        }
+    deployment = serve.deployment(
+        serve.ingress(application)(),
+        name="recommender",
+        ray_actor_options={"num_cpus": settings.cpus_per_replica},
+        max_ongoing_requests=settings.max_waiting + settings.max_batch + MARGIN,
+        max_queued_requests=settings.max_waiting,
+        graceful_shutdown_timeout_s=DRAIN_S,
+        logging_config=LoggingConfig(enable_access_log=False),  # Ray's would name users, by their paths
+        **scale,
+    )
+    bound: Application = deployment.bind()
+    return bound
+
+
+def _log_requests() -> None:
+    """Lines of JSON on standard error, once."""
+    log = logging.getLogger("ray_app.serving")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
