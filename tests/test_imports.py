@@ -105,7 +105,7 @@ def test_ray_is_started_in_one_place() -> None:
 
 def test_predictions_are_made_without_ray() -> None:
     """The predictor also answers in a process that has no Ray, and so does the whole application on a plain server."""
-    code = "import sys, ray_app.serving.predictor; assert 'ray' not in sys.modules"
+    code = "import sys, ray_app.serving.api; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
@@ -127,7 +127,9 @@ for name in {[module_name(path) for path in PACKAGE_SOURCES]}:
 assert logging.getLogger().handlers == before[1]
 print(json.dumps([len(sys.modules), sorted(changed)]))
 """
-    command = [sys.executable, "-W", "error", "-c", code]
+    # Ray Serve's own models are written for an older pydantic.
+    theirs = "ignore:Using extra keyword arguments on `Field`:DeprecationWarning"
+    command = [sys.executable, "-W", "error", "-W", theirs, "-c", code]
     # A fresh environment: what an import sets has already been set here, and would be inherited.
     fresh = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
     run = subprocess.run(command, cwd=tmp_path, env=fresh, capture_output=True, text=True, check=False)

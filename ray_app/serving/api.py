@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ray_app.serve_config import ServeConfig
+from ray_app.serving import pages
 from ray_app.serving.customers import SECOND_US
 from ray_app.serving.events import Change, NewRow
 from ray_app.serving.gate import Gate
@@ -88,6 +89,7 @@ def build_api(make: Callable[[Meters], Awaitable[Service]], settings: ServeConfi
     )
     app.state.meters = meters
     app.include_router(router)
+    app.include_router(pages.router)
     app.add_exception_handler(ProblemError, on_problem)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)

@@ -1,0 +1,87 @@
+"""A client of the service, with the standard library alone: waits, tries again, and counts no event twice."""
+
+import json
+import random
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+RETRIED = (429, 502, 503, 504)
+"""Answers of a service that is busy, or of a proxy whose replica is gone: another time it may work."""
+LONGEST_WAIT_S = 5.0
+
+
+class ClientError(Exception):
+    """The service refused, or could not be reached."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Client:
+    """Every call may be repeated without harm, so what fails on the way is sent again."""
+
+    def __init__(self, url: str, key: str | None = None, timeout_s: float = 10.0, attempts: int = 5) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {"content-type": "application/json"}
+        if key is not None:
+            self._headers["authorization"] = f"Bearer {key}"
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+
+    def recommend(self, user_id: int | str | None = None, **fields: Any) -> dict[str, Any]:
+        """`POST /v1/recommend`; fields as its schema has them."""
+        found: dict[str, Any] = self.call("POST", "/v1/recommend", {"user_id": user_id, **fields})
+        return found
+
+    def post_events(self, events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """`POST /v1/events`; an event without an `event_id` is given one, so that sending it again counts once."""
+        named = [{"event_id": uuid4().hex, **event} for event in events]
+        found: dict[str, Any] = self.call("POST", "/v1/events", {"events": named})
+        return found
+
+    def similar(self, item_id: int | str, k: int = 10) -> list[dict[str, Any]]:
+        """`GET /v1/items/{id}/similar`."""
+        path = f"/v1/items/{quote(str(item_id), safe='')}/similar?k={k}"
+        found: list[dict[str, Any]] = self.call("GET", path)["items"]
+        return found
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Any route; what it answers.
+
+        Raises:
+            ClientError: the service refused, or every attempt failed.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self._url}{path}", data, self._headers, method=method)  # noqa: S310
+        for attempt in range(1, self._attempts + 1):
+            try:
+                with urllib.request.urlopen(request, timeout=self._timeout_s) as reply:  # noqa: S310
+                    return json.load(reply)
+            except urllib.error.HTTPError as error:
+                with error:
+                    if error.code not in RETRIED or attempt == self._attempts:
+                        raise ClientError(_detail(error), error.code) from error
+                    wait = float(error.headers.get("retry-after") or 0)
+            except (urllib.error.URLError, OSError) as error:
+                if attempt == self._attempts:
+                    raise ClientError(f"{self._url}: {error}") from error
+                wait = 0.0
+            # Longer each time, and never at the same moment as everybody else.
+            pause = max(wait, 0.1 * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311
+            time.sleep(min(pause, LONGEST_WAIT_S))
+        raise AssertionError("unreachable")
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    try:
+        problem = json.load(error)
+        faults = "; ".join(f"{fault['field']}: {fault['message']}" for fault in problem["errors"])
+        return f"{problem['detail']}{f' ({faults})' if faults else ''}"
+    except (ValueError, KeyError, TypeError):
+        return f"the service answered {error.code}"

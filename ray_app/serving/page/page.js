@@ -1,0 +1,190 @@
+// A shop window on the API: everything shown here was asked for at /v1.
+"use strict";
+const $ = (id) => document.getElementById(id);
+const state = { users: [], user: null, shown: new Map(), asked: 0 };
+
+async function call(path, body, method = body ? "POST" : "GET") {
+  const headers = { "content-type": "application/json" };
+  const key = sessionStorage.getItem("key");
+  if (key) headers.authorization = `Bearer ${key}`;
+  const reply = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+  if (reply.status === 401) $("access").hidden = false;
+  if (!reply.ok) {
+    const problem = await reply.json().catch(() => ({}));
+    throw new Error(problem.detail || `the service answered ${reply.status}`);
+  }
+  return reply.json();
+}
+
+function say(text, bad = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("bad", bad);
+}
+
+const telling = (work) => (...given) => work(...given).catch((error) => say(error.message, true));
+const idPath = (id) => encodeURIComponent(String(id));
+
+function face(item) {
+  const box = document.createElement("span");
+  box.className = "face";
+  box.setAttribute("aria-hidden", "true");
+  const word = item.category || item.title;
+  box.style.setProperty("--hue", [...word].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7));
+  if (item.image) {
+    const picture = new Image();
+    picture.src = item.image;
+    picture.alt = "";
+    picture.loading = "lazy";
+    box.append(picture);
+  } else {
+    box.textContent = [...item.title.trim()].slice(0, 1).join("").toUpperCase();
+  }
+  return box;
+}
+
+function facts(item) {
+  const price = item.price === null ? null : item.price.toFixed(2);
+  return [item.category, item.brand, price].filter(Boolean).join(" · ");
+}
+
+function opener(item, note = facts(item)) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "open";
+  const words = document.createElement("span");
+  words.className = "words";
+  const title = document.createElement("b");
+  title.textContent = item.title;
+  const small = document.createElement("small");
+  small.textContent = note;
+  words.append(title, small);
+  button.append(face(item), words);
+  button.addEventListener("click", telling(() => show(item)));
+  return button;
+}
+
+function row(item, note) {
+  const line = document.createElement("li");
+  line.append(opener(item, note));
+  return line;
+}
+
+function fill(list, items, none) {
+  list.replaceChildren(...items);
+  if (!items.length) list.append(Object.assign(document.createElement("li"), { className: "empty", textContent: none }));
+}
+
+function card(item, before) {
+  const made = $("card").content.firstElementChild.cloneNode(true);
+  made.querySelector(".open").replaceWith(opener(item));
+  const reason = made.querySelector(".reason");
+  reason.textContent = item.reason.text;
+  reason.classList.add(item.reason.kind);
+  const buy = made.querySelector(".buy");
+  buy.setAttribute("aria-label", `Buy ${item.title}`);
+  buy.addEventListener("click", telling(() => purchase(item)));
+  if (before && !before.has(String(item.item_id))) made.classList.add("fresh");
+  return made;
+}
+
+async function purchase(item) {
+  await call("/v1/events", { events: [{ user_id: state.user, item_id: item.item_id }] });
+  const changed = await refresh();
+  say(`${item.title} bought; ${changed ? `${changed} recommendations are new` : "the recommendations stay as they are"}.`);
+}
+
+async function column(version, place) {
+  const category = $("category").value;
+  const answer = await call("/v1/recommend", {
+    user_id: state.user, k: 12, version: version || null,
+    filters: category ? { category: [category] } : {}, ...($("unseen").checked ? { exclude_seen: true } : {}),
+  });
+  const before = state.shown.get(place);
+  const known = new Set(answer.items.map((item) => String(item.item_id)));
+  const box = document.createElement("div");
+  const title = document.createElement("h3");
+  title.textContent = `Model ${answer.version}${answer.user_known ? "" : " · nothing is known of this customer"}`;
+  const list = document.createElement("ol");
+  list.className = "cards";
+  fill(list, answer.items.map((item) => card(item, before)), "Nothing passes this filter.");
+  box.append(title, list);
+  return { box, known, fresh: before ? [...known].filter((id) => !before.has(id)).length : 0 };
+}
+
+async function refresh() {
+  const turn = ++state.asked;
+  const other = $("other").value;
+  const [past, first, second] = await Promise.all([
+    call(`/v1/users/${idPath(state.user)}/history?k=40`),
+    column($("version").value, 0),
+    other ? column(other, 1) : null,
+  ]);
+  if (turn !== state.asked) return 0; // somebody else was chosen meanwhile
+  fill($("bought"), past.items.map((item) => row(item, item.timestamp ? item.timestamp.slice(0, 10) : "")), "Nothing yet.");
+  $("bought-count").textContent = past.items.length ? "newest first" : "";
+  const shown = [first, second].filter(Boolean);
+  shown.forEach((each, place) => state.shown.set(place, each.known));
+  $("columns").classList.toggle("two", shown.length > 1);
+  $("columns").replaceChildren(...shown.map((each) => each.box));
+  const categories = new Set([...$("category").options].map((option) => option.value));
+  for (const label of new Set(past.items.map((item) => item.category).filter(Boolean).sort())) {
+    if (!categories.has(label)) $("category").add(new Option(label, label));
+  }
+  return first.fresh;
+}
+
+async function choose(user) {
+  state.user = user;
+  state.shown.clear();
+  $("user").value = user;
+  $("category").length = 1;
+  history.replaceState(null, "", `#${idPath(user)}`);
+  await refresh();
+  say("");
+}
+
+async function show(item) {
+  const path = `/v1/items/${idPath(item.item_id)}`;
+  const [similar, together] = await Promise.all([call(`${path}/similar?k=5`), call(`${path}/bought-together?k=5`)]);
+  const title = Object.assign(document.createElement("h2"), { id: "item-title", textContent: item.title });
+  $("item-face").replaceChildren(face(item), title);
+  $("item-facts").textContent = [facts(item), `id ${item.item_id}`].filter(Boolean).join(" · ");
+  fill($("similar"), similar.items.map((other) => row(other)), "Nothing is like it.");
+  fill($("together"), together.items.map((other) => row(other)), "Never bought with anything else.");
+  if (!$("item").open) $("item").showModal();
+  $("item").scrollTop = 0;
+}
+
+async function begin() {
+  const [users, models] = await Promise.all([call("/v1/users?k=200"), call("/v1/models")]);
+  $("access").hidden = true;
+  state.users = users;
+  $("users").replaceChildren(...users.map((user) => new Option(user)));
+  const loaded = models.models.filter((model) => model.loaded);
+  const name = (model) => `${model.version.slice(0, 8)}${model.in_production ? " (in production)" : ""}`;
+  const named = loaded.map((model) => [name(model), model.version, model.in_production]);
+  $("version").replaceChildren(...named.map(([text, value, chosen]) => new Option(text, value, chosen, chosen)));
+  for (const [text, value] of named) $("other").add(new Option(text, value));
+  await choose(decodeURIComponent(location.hash.slice(1)) || users[0] || "somebody new");
+}
+
+$("who").addEventListener("submit", (event) => {
+  event.preventDefault();
+  telling(choose)($("user").value.trim() || "somebody new");
+});
+$("next").addEventListener("click", () => {
+  const place = state.users.indexOf(state.user) + 1;
+  telling(choose)(state.users[place % Math.max(state.users.length, 1)] || "somebody new");
+});
+$("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("key", $("key").value);
+  telling(begin)();
+});
+for (const id of ["version", "other", "category", "unseen"]) {
+  $(id).addEventListener("change", () => {
+    state.shown.clear();
+    telling(refresh)();
+  });
+}
+telling(begin)();

@@ -1,0 +1,81 @@
+"""The client against a server that fails in every way it should survive."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from ray_app.serving.client import Client, ClientError
+
+Script = list[tuple[int, dict[str, Any], dict[str, str]]]
+
+
+@contextmanager
+def answering(script: Script) -> Iterator[tuple[str, list[Any]]]:
+    """A server that gives these answers one after another (status 0: it hangs up), and the bodies it was sent."""
+    heard: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers.get("content-length", 0))
+            heard.append((self.path, self.headers.get("authorization"), json.loads(self.rfile.read(length) or b"{}")))
+            status, body, headers = script[len(heard) - 1]
+            if not status:
+                self.connection.close()
+                return
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        do_GET = do_POST
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", heard
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_what_fails_on_the_way_is_sent_again_and_counts_once():
+    script: Script = [(503, {}, {"retry-after": "0"}), (0, {}, {}), (200, {"accepted": 1}, {})]
+    with answering(script) as (url, heard):
+        answer = Client(url, "secret").post_events([{"user_id": 1, "item_id": 2}, {"event_id": "own", "user_id": 1}])
+    assert answer == {"accepted": 1}
+    assert heard[0] == heard[1] == heard[2]
+    assert heard[0][1] == "Bearer secret"
+    first, second = heard[0][2]["events"]
+    assert len(first["event_id"]) == 32
+    assert second["event_id"] == "own"
+
+
+def test_what_was_refused_is_not_sent_again():
+    problem = {"detail": "1 field does not fit", "errors": [{"field": "body.k", "message": "too small"}]}
+    with answering([(422, problem, {})]) as (url, heard):
+        with pytest.raises(ClientError, match=r"1 field does not fit \(body\.k: too small\)") as caught:
+            Client(url).recommend("u", k=0)
+        assert caught.value.status == 422
+        assert heard == [("/v1/recommend", None, {"user_id": "u", "k": 0})]
+
+
+def test_it_gives_up_in_the_end():
+    with (
+        answering([(503, {"no": "problem"}, {})] * 2) as (url, heard),
+        pytest.raises(ClientError, match="answered 503"),
+    ):
+        Client(url, attempts=2).similar("a/ü")
+    assert heard[0][0] == "/v1/items/a%2F%C3%BC/similar?k=10"
+    with pytest.raises(ClientError, match="refused"):
+        Client("http://127.0.0.1:9", attempts=2).recommend()
