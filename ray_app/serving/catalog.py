@@ -56,7 +56,7 @@ class Catalog:
     def describe(self, item: int) -> Item:
         """As answers show it."""
         price = float(self._price[item])
-        return Item.model_construct(
+        return Item(
             item_id=self._ids[item],
             title=self.title(item),
             brand=self._texts[Col.BRAND][item],

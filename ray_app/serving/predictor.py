@@ -205,12 +205,12 @@ class Predictor:
         rest = self._top(ranked, passed, request.k - len(first), request.diversity)
         items = np.concatenate([np.array(first, np.int64), rest])
         reasons = self._reasons.of(items, past.items, self._vectors, len(first))
-        return RecommendAnswer.model_construct(
+        return RecommendAnswer(
             version=self.version,
             user_known=past.known,
             unknown_items=past.unknown,
             items=[
-                Recommended.model_construct(**vars(self.catalog.describe(item)), score=float(ranked[item]), reason=why)
+                Recommended(**vars(self.catalog.describe(item)), score=float(ranked[item]), reason=why)
                 for item, why in zip(items.tolist(), reasons, strict=True)
             ],
         )
@@ -230,7 +230,7 @@ class Predictor:
         return [self._scored(item, float(scores[item])) for item in self._top(scores, passed, k, 0.0).tolist()]
 
     def _scored(self, item: int, score: float) -> Scored:
-        return Scored.model_construct(**vars(self.catalog.describe(item)), score=score)
+        return Scored(**vars(self.catalog.describe(item)), score=score)
 
     def _existing(self, item: ItemId) -> int:
         if (index := self.catalog.find(item)) == PAD:

@@ -1,5 +1,7 @@
 """Why an item is recommended, in words that hold: what was bought with it, what it is like, how it sells."""
 
+from collections import Counter
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,23 +43,27 @@ class Reasons:
             pinned: so many of the first items were pinned.
         """
         recent = np.array(list(dict.fromkeys(history[::-1].tolist()))[:RECENT_ITEMS], np.int64)
-        times = dict(zip(*np.unique(history, return_counts=True), strict=True)) if len(history) else {}
+        times = Counter(history.tolist())
         likeness = vectors[items] @ vectors[recent].T
+        in_recent = np.zeros(len(vectors), np.bool_)
+        in_recent[recent] = True
         return [
             Reason(kind="pinned", text="Chosen by the shop")
             if place < pinned
             else self._again(times[item])
             if item in times
-            else self._of_new_to_user(int(item), recent, likeness[place])
-            for place, item in enumerate(items)
+            else self._of_new_to_user(item, recent, in_recent, likeness[place])
+            for place, item in enumerate(items.tolist())
         ]
 
     @staticmethod
     def _again(times: int) -> Reason:
         return Reason(kind="again", text="You bought it before" if times == 1 else f"You bought it {times} times")
 
-    def _of_new_to_user(self, item: int, recent: NDArray[np.int64], likeness: NDArray[np.float32]) -> Reason:
-        if len(recent) and (companion := self._companion(item, recent)) is not None:
+    def _of_new_to_user(
+        self, item: int, recent: NDArray[np.int64], in_recent: NDArray[np.bool_], likeness: NDArray[np.float32]
+    ) -> Reason:
+        if (companion := self._companion(item, in_recent)) is not None:
             return self._because(companion, "Often bought with")
         if item >= self._size or self._new[item]:
             return Reason(kind="new", text="New in the shop")
@@ -67,13 +73,13 @@ class Reasons:
             return Reason(kind="popular", text="Popular in the shop")
         return self._because(int(recent[likeness.argmax()]), "Because you bought")
 
-    def _companion(self, item: int, recent: NDArray[np.int64]) -> int | None:
+    def _companion(self, item: int, in_recent: NDArray[np.bool_]) -> int | None:
         """The item of the history that is bought together with it the most."""
         if item >= self._size:
             return None
         stretch = slice(self._together.indptr[item], self._together.indptr[item + 1])
         neighbors, strength = self._together.indices[stretch], self._together.data[stretch]
-        shared = np.isin(neighbors, recent)
+        shared = in_recent[neighbors]
         return int(neighbors[shared][strength[shared].argmax()]) if shared.any() else None
 
     def _because(self, item: int, words: str) -> Reason:

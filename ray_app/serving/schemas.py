@@ -71,7 +71,7 @@ class RecommendRequest(Wire):
     history: Annotated[list[ItemId | PastEvent], Field(max_length=MAX_HISTORY)] = []
     """What the user did besides what is known of `user_id`; ids alone are taken in their order, the newest last."""
     k: Annotated[StrictInt, Field(ge=1, le=MAX_K)] = 10
-    filters: Filters = Filters()
+    filters: Filters = Field(default_factory=Filters)
     exclude_seen: StrictBool | None = None
     """Whether items of the history are left out; unset: as the model was evaluated."""
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
