@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,6 +17,7 @@ from ray_app.errors import ConfigError
 from ray_app.faults import describe
 from ray_app.schedule import Schedule, Section, from_scratch
 from ray_app.serve_config import ServeConfig
+from ray_app.tune_config import TuneConfig
 from ray_app.yaml_tree import TreeError, parse_yaml, put, read_tree
 
 _MISREAD = frozenset("\x85\u2028\u2029\ufeff")  # PyYAML writes them as they are, and misreads them
@@ -193,6 +195,8 @@ class Config(Section):
     ranker: RankerConfig | None = None
     """Unset: items are ranked by the sequence model alone."""
     pretrain: PretrainConfig | None = None
+    tune: TuneConfig | None = None
+    """Unset: the schedule is used as it is configured."""
     evaluate: EvaluateConfig = EvaluateConfig()
     predict: PredictConfig = PredictConfig()
     serve: ServeConfig = ServeConfig()
@@ -227,8 +231,12 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def load_config(path: str | Path | None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+def load_config(
+    path: str | Path | None, overrides: list[str] | tuple[str, ...] = (), section: str | None = None
+) -> Config:
     """Read `path` (None: the defaults), apply `section.key=value` overrides (values are YAML) and check everything.
+
+    An optional `section` that the file leaves out, or leaves empty, is begun with its defaults.
 
     Raises:
         ConfigError: one line per fault: the path of the key, what was given, what is allowed.
@@ -237,6 +245,8 @@ def load_config(path: str | Path | None, overrides: list[str] | tuple[str, ...] 
         raw = read_tree(path) if path is not None else {}
     except TreeError as error:
         raise ConfigError([f"{path}: {error}"]) from None
+    if section is not None and raw.get(section) is None:
+        raw[section] = {}
     config = parse_config(raw)
     return apply_overrides(config, overrides) if overrides else config
 
@@ -244,9 +254,23 @@ def load_config(path: str | Path | None, overrides: list[str] | tuple[str, ...] 
 def parse_config(raw: dict[str, Any]) -> Config:
     """Check a plain mapping; raises `ConfigError` as `load_config` does."""
     try:
-        return Config.model_validate(raw)
+        config = Config.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(describe(error, Config)) from None
+    if config.tune is not None:
+        fixed = config.model_copy(update={"tune": None})
+        if faults := config.tune.faults(lambda path, value: with_values(fixed, {path: value})):
+            raise ConfigError(faults)
+    return config
+
+
+def with_values(config: Config, values: Mapping[str, object]) -> Config:
+    """A new configuration with other values at some dotted paths, checked as a whole.
+
+    Raises:
+        ConfigError: a path that does not exist, a value that is not allowed.
+    """
+    return _changed(config, values.items(), [])
 
 
 def apply_overrides(config: Config, overrides: list[str] | tuple[str, ...]) -> Config:
@@ -255,15 +279,24 @@ def apply_overrides(config: Config, overrides: list[str] | tuple[str, ...]) -> C
     Raises:
         ConfigError: a key that does not exist, a value that is not allowed, or text that is not `key=value`.
     """
-    plain = config.model_dump()
-    faults: list[str] = []
+    changes, faults = list[tuple[str, object]](), list[str]()
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
             faults.append(f"{override}: an override is written key=value, for example train.num_workers=4")
             continue
         try:
-            put(plain, key, parse_yaml(text))
+            changes.append((key, parse_yaml(text)))
+        except TreeError as error:
+            faults.append(f"{key}: {error}")
+    return _changed(config, changes, faults)
+
+
+def _changed(config: Config, changes: Iterable[tuple[str, object]], faults: list[str]) -> Config:
+    plain = config.model_dump()
+    for key, value in changes:
+        try:
+            put(plain, key, value)
         except TreeError as error:
             faults.append(f"{key}: {error}")
     if faults:

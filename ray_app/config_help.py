@@ -42,8 +42,9 @@ def _line(left: str, meaning: str | None) -> str:
 
 
 def _position(field: FieldInfo) -> str:
-    """`.0` for a list of sections, whose parts are addressed by their position."""
-    return ".0" if get_origin(field.annotation) is tuple else ""
+    """`.0` for a list of sections, whose parts are addressed by their position; `.KEY` for a mapping."""
+    kinds = {get_origin(choice) for choice in (field.annotation, *get_args(field.annotation))}
+    return ".0" if tuple in kinds else ".KEY" if dict in kinds else ""
 
 
 def _default(field: FieldInfo) -> str:

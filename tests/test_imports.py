@@ -14,15 +14,8 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = "ray_app"
 FLOORS = (
     (
-        "config",
-        "config_help",
-        "data_config",
-        "errors",
-        "faults",
-        "schedule",
-        "schema",
-        "serve_config",
-        "uri",
+        *("config", "config_help", "data_config", "errors", "faults", "schedule", "schema", "serve_config"),
+        *("tune_config", "uri"),
         "yaml_tree",
     ),
     ("storage", "local_files", "s3_errors", "s3_files"),
@@ -35,6 +28,7 @@ FLOORS = (
     ("tasks",),
     ("serving",),
     ("training",),
+    ("tuning",),
     ("report",),
 )
 """From the ground up: a module may import from its own floor and from those below."""

@@ -1,0 +1,147 @@
+"""What a search over schedules may choose, and what it may spend."""
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from ray_app.data_config import Positive
+from ray_app.errors import ConfigError
+from ray_app.schedule import Section
+
+Value = bool | int | float | str | None
+Strategy = Literal["configured", "without_l2_sp", "linear_probe", "full", "gradual", "scratch"]
+SEARCHED = ("schedule.", "model.", "train.", "evaluate.scratch_schedule.")
+"""Where the settings lie that a search may vary."""
+SAME_FOR_ALL = frozenset(
+    {"model.start_from", "train.num_workers", "train.use_gpu", "train.cpus_per_worker", "train.max_failures"}
+)
+"""What all trials share, although it lies there: what they begin with, and what each takes of the cluster."""
+_SEARCHED, _SAME = ", ".join(place.rstrip(".") for place in SEARCHED), ", ".join(sorted(SAME_FOR_ALL))
+
+
+class Distribution(Section):
+    """Values of one setting, by exactly one of these keys, which are named and meant as in Ray Tune."""
+
+    uniform: tuple[float, float] | None = None
+    """Low, high."""
+    loguniform: tuple[float, float] | None = None
+    """Low, high: every order of magnitude is as likely."""
+    quniform: tuple[float, float, float] | None = None
+    """Low, high, step."""
+    randint: tuple[int, int] | None = None
+    """Whole numbers from low up to, and without, high."""
+    choice: Annotated[tuple[Value, ...], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind_in_bounds(self) -> Self:
+        kinds = list(type(self).model_fields)
+        if len(_given(self)) != 1:
+            raise ValueError(f"should have exactly one of the keys {', '.join(kinds)}")
+        if self.kind != "choice":
+            low, high, *step = self.bounds
+            if not low < high:
+                raise ValueError(f"{self.kind} should have its low end below its high end, got {low:g} and {high:g}")
+            if self.kind == "loguniform" and low <= 0:
+                raise ValueError(f"loguniform should begin above 0, got {low:g}")
+            if step and not 0 < step[0] <= high - low:
+                raise ValueError(f"the step of quniform should lie above 0 and fit into its range, got {step[0]:g}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in serialize(self).items() if value is not None}
+
+    @property
+    def kind(self) -> str:
+        """The key that is set."""
+        return next(iter(_given(self)))
+
+    @property
+    def bounds(self) -> tuple[Any, ...]:
+        """What the key says."""
+        found: tuple[Any, ...] = getattr(self, self.kind)
+        return found
+
+    def ends(self) -> list[Value]:
+        """The lowest and the highest value, or all of a choice: where these are allowed, so is what lies between."""
+        return list(self.bounds) if self.kind == "choice" else self.points(2)
+
+    def points(self, number: int) -> list[Value]:
+        """All values of a choice, else at most `number` that are spread evenly from end to end."""
+        if self.kind == "choice":
+            return list(self.bounds)
+        low, high, *step = self.bounds
+        shares = [n / (number - 1) for n in range(number)]
+        if self.kind == "loguniform":
+            return [float(f"{low ** (1 - share) * high**share:.6g}") for share in shares]
+        if self.kind == "uniform":
+            return [low + (high - low) * share for share in shares]
+        width = step[0] if step else 1
+        last = math.floor((high - low) / width + 1e-9) if step else high - 1 - low
+        return [low + width * place for place in sorted({round(last * share) for share in shares})]
+
+    def has(self, value: object) -> bool:
+        """Whether this may give `value`."""
+        if self.kind == "choice":
+            return any(value == one and type(value) is type(one) for one in self.bounds)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        low, high, *step = self.bounds
+        if self.kind == "randint":
+            return low <= value < high and value == int(value)
+        steps = (value - low) / step[0] if step else 0.0
+        return low <= value <= high and abs(steps - round(steps)) < 1e-9
+
+
+def _given(distribution: Distribution) -> set[str]:
+    return {key for key in Distribution.model_fields if getattr(distribution, key) is not None}
+
+
+class TuneConfig(Section):
+    """A search for the best schedule: trials on the target log, judged on its validation part."""
+
+    num_trials: Positive = 20
+    """At most so many, the configured schedule and its linear probe included."""
+    search: Literal["tpe", "random", "grid"] = "tpe"
+    """Who proposes: tpe learns from the trials before (Optuna); a grid takes three points of every range."""
+    strategies: Annotated[tuple[Strategy, ...], Field(min_length=1)] | None = None
+    """Variants of the configured schedule to choose among; unset: all that the configuration allows."""
+    space: dict[str, Distribution] | None = None
+    """Path of a setting, as in an override -> its distribution; unset: the rates and pulls of the schedule."""
+    scheduler: Literal["asha", "median", "none"] = "asha"
+    """Who stops trials that are behind: asha by the best third at each rung of epochs, median by half of all."""
+    grace_epochs: Positive = 3
+    """A trial is not stopped before it has trained so long, nor before its last phase."""
+    reduction_factor: Annotated[float, Field(gt=1)] = 3.0
+    """asha: one in so many goes on from each rung, and the next rung is so many times as far."""
+    max_epochs: Positive | None = None
+    """Epochs of all trials together after which the search ends."""
+    time_budget_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds after which the search ends."""
+    max_concurrent_trials: Positive | None = None
+    """Unset: as many as the cluster has room for."""
+    mode: Literal["auto", "packed", "distributed"] = "auto"
+    """packed: many trials one after another in one process; distributed: each on train.num_workers of Ray Train."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the proposals; all trials train with train.seed."""
+
+    def faults(self, try_out: Callable[[str, Value], object]) -> list[str]:
+        """What the search would vary although it may not, or set to a value that the configuration does not allow.
+
+        Args:
+            try_out: sets the path to the value in the configuration; raises `ConfigError` where that is not allowed.
+        """
+        found: list[str] = []
+        for path, distribution in (self.space or {}).items():
+            if not path.startswith(SEARCHED) or path in SAME_FOR_ALL:
+                found.append(f"tune.space.{path}: cannot be searched; what can is in {_SEARCHED}, but for {_SAME}")
+                continue
+            try:
+                for value in distribution.ends():
+                    try_out(path, value)
+            except ConfigError as error:
+                # Where a rule between settings is broken, the fault names another key than the one that is searched.
+                found += [f"tune.space.{path}: {fault.removeprefix(f'{path}: ')}" for fault in error.faults]
+        return found
