@@ -90,9 +90,9 @@ class Distribution(Section):
             return False
         low, high, *step = self.bounds
         if self.kind == "randint":
-            return low <= value < high and value == int(value)
+            return bool(low <= value < high) and value == int(value)
         steps = (value - low) / step[0] if step else 0.0
-        return low <= value <= high and abs(steps - round(steps)) < 1e-9
+        return bool(low <= value <= high) and abs(steps - round(steps)) < 1e-9
 
 
 def _given(distribution: Distribution) -> set[str]:

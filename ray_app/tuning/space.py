@@ -1,0 +1,136 @@
+"""What a search chooses among: strategies, and the settings that matter under each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from ray_app.config import Config, dump, fingerprint, with_values
+from ray_app.errors import ConfigError
+from ray_app.schedule import Schedule
+from ray_app.tune_config import Distribution, Strategy, TuneConfig, Value
+from ray_app.tuning.strategies import MEANING, has_start, possible, schedule_of
+
+GRID_POINTS = 3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A strategy, and settings that differ from the configured ones, by their dotted paths."""
+
+    strategy: Strategy
+    values: Mapping[str, Value] = field(default_factory=dict)
+
+
+class Space:
+    """All candidates of one configuration.
+
+    Raises:
+        ConfigError: a strategy that the configuration has no use for.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config.model_copy(update={"tune": None})
+        tune = config.tune or TuneConfig()
+        allowed = possible(config)
+        self.strategies = tune.strategies or allowed
+        faults = [
+            f"tune.strategies.{number}: {name!r} ({MEANING[name]}) is nothing new here; allowed: {', '.join(allowed)}"
+            for number, name in enumerate(self.strategies)
+            if name not in allowed
+        ]
+        if faults:
+            raise ConfigError(faults)
+        self.distributions = default_space(config) if tune.space is None else tune.space
+        self._active: dict[Strategy, dict[str, Distribution]] = {}
+
+    @property
+    def anchors(self) -> list[Candidate]:
+        """What is tried before anything is proposed: the schedule as it is configured, and its linear probe."""
+        allowed = possible(self.config)
+        return [Candidate(name) for name in allowed if name in (allowed[0], "linear_probe")]
+
+    def active(self, strategy: Strategy) -> dict[str, Distribution]:
+        """The settings that make a difference under the strategy: the others are not proposed with it."""
+        if strategy not in self._active:
+            self._active[strategy] = {
+                path: distribution
+                for path, distribution in self.distributions.items()
+                if len({self.key(Candidate(strategy, {path: value})) for value in distribution.points(GRID_POINTS)}) > 1
+            }
+        return self._active[strategy]
+
+    def configured(self, path: str) -> Any:
+        """The value that the configuration has at a dotted path."""
+        node: Any = self.config.model_dump()
+        for part in path.split("."):
+            node = node[int(part) if isinstance(node, list | tuple) else part]
+        return node
+
+    def resolve(self, candidate: Candidate) -> tuple[Config, Schedule]:
+        """The configuration and the schedule of a run of the candidate.
+
+        Raises:
+            ConfigError: settings that are allowed each, and not together.
+        """
+        config = with_values(self.config, candidate.values)
+        return config, schedule_of(candidate.strategy, config)
+
+    def key(self, candidate: Candidate) -> str:
+        """The same for two candidates that are the same training."""
+        config, schedule = self.resolve(candidate)
+        return training_key(config, schedule, has_start(config) and candidate.strategy != "scratch")
+
+    @cached_property
+    def grid(self) -> list[Candidate]:
+        """Every combination of all choices and of three points of every range."""
+        return [
+            Candidate(strategy, dict(zip(active, values, strict=True)))
+            for strategy in self.strategies
+            for active in [self.active(strategy)]
+            for values in product(*(distribution.points(GRID_POINTS) for distribution in active.values()))
+        ]
+
+    @cached_property
+    def max_epochs(self) -> int:
+        """Epochs of the longest candidate."""
+        return max(sum(phase.epochs for phase in self.resolve(one)[1].phases) for one in [*self.anchors, *self._ends()])
+
+    def _ends(self) -> list[Candidate]:
+        ends = [{path: value} for path, found in self.distributions.items() for value in found.ends()]
+        return [Candidate(strategy, values) for strategy in self.strategies for values in [{}, *ends]]
+
+
+def training_key(config: Config, schedule: Schedule, is_fine_tuned: bool) -> str:
+    """Hash of all that a training depends on and candidates may differ in."""
+    return fingerprint(dump(config.model), dump(config.train), schedule, is_fine_tuned)
+
+
+def default_space(config: Config) -> dict[str, Distribution]:
+    """How fast each phase learns, and how tightly the last is held to the pretrained weights.
+
+    The phases before the last have few choices, so that trials share them.
+    """
+    space = {}
+    scratch = config.evaluate.scratch_schedule.phases
+    for number, phase in enumerate(scratch):
+        path = f"evaluate.scratch_schedule.phases.{number}.learning_rate"
+        space[path] = _around(phase.learning_rate)
+    if not has_start(config):
+        return space
+    *early, last = config.schedule.phases
+    for number, phase in enumerate(early):
+        rates = tuple(float(f"{phase.learning_rate * factor:.3g}") for factor in (0.3, 1.0, 3.0))
+        space[f"schedule.phases.{number}.learning_rate"] = Distribution(choice=rates)
+    path = f"schedule.phases.{len(early)}"
+    space[f"{path}.learning_rate"] = _around(last.learning_rate)
+    space[f"{path}.l2_sp"] = Distribution(loguniform=(1e-4, 1.0))
+    for number, group in enumerate(last.groups):
+        if "backbone" in group.match and group.rate != "frozen":
+            space[f"{path}.groups.{number}.rate"] = Distribution(loguniform=(0.03, 1.0))
+    return space
+
+
+def _around(rate: float) -> Distribution:
+    return Distribution(loguniform=(float(f"{rate / 10:.3g}"), float(f"{rate * 3:.3g}")))

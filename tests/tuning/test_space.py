@@ -1,0 +1,114 @@
+"""Strategies as transformations of the configured schedule, and which settings matter under each."""
+
+import pytest
+import torch
+
+from ray_app.config import Config, apply_overrides, parse_config
+from ray_app.errors import ConfigError
+from ray_app.models.sequence import SequenceModel, SequenceShape
+from ray_app.schedule import Phase, Schedule
+from ray_app.training.optimizer import assign_rates
+from ray_app.tune_config import Strategy
+from ray_app.tuning.space import Candidate, Space
+from ray_app.tuning.strategies import MEANING, possible, schedule_of
+
+TWO_PHASES = parse_config({"model": {"start_from": "somewhere", "num_layers": 2}, "tune": {}})
+HEAD_RATE, RATE, L2_SP = (
+    "schedule.phases.0.learning_rate",
+    "schedule.phases.1.learning_rate",
+    "schedule.phases.1.l2_sp",
+)
+SCRATCH_RATE = "evaluate.scratch_schedule.phases.0.learning_rate"
+
+
+def phases(strategy: Strategy, config: Config = TWO_PHASES) -> tuple[Phase, ...]:
+    return schedule_of(strategy, config).phases
+
+
+def test_strategies_of_the_default_schedule() -> None:
+    head, full = Schedule().phases
+    assert possible(TWO_PHASES) == tuple(MEANING)
+    assert phases("configured") == (head, full)
+    assert phases("without_l2_sp") == (head, full.model_copy(update={"l2_sp": 0.0}))
+    assert phases("linear_probe") == (head,)
+    assert phases("full") == (full.model_copy(update={"epochs": head.epochs + full.epochs}),)
+    assert phases("scratch") == TWO_PHASES.evaluate.scratch_schedule.phases
+
+
+def test_gradual_unfreezing_goes_down_from_the_top_block() -> None:
+    shape = SequenceShape(8, 2, 1, 8, 5, False)
+    model = SequenceModel(shape, torch.arange(6), 4, 0.0)
+    free = []
+    for phase in phases("gradual"):
+        rates = assign_rates(model, phase)
+        free.append({name for name, rate in rates.items() if name.startswith("backbone") and rate is not None})
+        assert all(rate is not None for name, rate in rates.items() if name.startswith("head"))
+    assert [phase.name for phase in phases("gradual")] == ["head", "full_from_block_1", "full_from_block_0", "full"]
+    assert [phase.epochs for phase in phases("gradual")] == [10, 20, 20, 20]
+    assert free[0] == set()
+    assert {name.split(".")[1] for name in free[1]} == {"norm", "blocks"}
+    assert not any("blocks.0" in name for name in free[1])
+    assert any("blocks.0" in name for name in free[2])
+    assert "backbone.items.weight" not in free[2]
+    assert free[3] == {name for name, _ in model.named_parameters() if name.startswith("backbone")}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["model.start_from=null"], ("scratch",)),
+        (["schedule.phases=[{name: a, epochs: 3}]"], ("configured", "scratch")),
+        (["schedule.phases=[{name: a, epochs: 3, l2_sp: 1}]"], ("configured", "without_l2_sp", "scratch")),
+        (["schedule.phases.1.epochs=2"], ("configured", "without_l2_sp", "linear_probe", "full", "scratch")),
+        (["schedule.phases=[{name: a, epochs: 3}, {name: b, epochs: 3}]"], ("configured", "full", "scratch")),
+    ],
+)
+def test_only_strategies_that_differ(overrides: list[str], expected: tuple[Strategy, ...]) -> None:
+    assert possible(apply_overrides(TWO_PHASES, overrides)) == expected
+
+
+def test_a_strategy_without_use_is_refused() -> None:
+    config = apply_overrides(TWO_PHASES, ["model.start_from=null", "tune.strategies=[scratch, gradual]"])
+    with pytest.raises(ConfigError, match=r"tune\.strategies\.1: 'gradual' \(.*\) is nothing new here; allowed: scrat"):
+        Space(config)
+
+
+def test_settings_are_proposed_where_they_make_a_difference() -> None:
+    space = Space(TWO_PHASES)
+    assert set(space.active("configured")) == {HEAD_RATE, RATE, L2_SP, "schedule.phases.1.groups.0.rate"}
+    assert set(space.active("without_l2_sp")) == set(space.active("configured")) - {L2_SP}
+    assert set(space.active("linear_probe")) == {HEAD_RATE}
+    assert set(space.active("full")) == set(space.active("configured")) - {HEAD_RATE}
+    assert set(space.active("scratch")) == {SCRATCH_RATE}
+
+
+def test_a_space_of_ones_own() -> None:
+    own = "tune.space={model.dropout: {uniform: [0, 0.5]}, schedule.phases.0.epochs: {randint: [1, 4]}}"
+    space = Space(apply_overrides(TWO_PHASES, [own, "tune.strategies=[linear_probe, full, scratch]"]))
+    assert set(space.active("linear_probe")) == {"model.dropout", "schedule.phases.0.epochs"}
+    assert set(space.active("full")) == {"model.dropout", "schedule.phases.0.epochs"}  # the epochs of all
+    assert set(space.active("scratch")) == {"model.dropout"}
+    assert space.configured("schedule.phases.0.epochs") == 10
+    assert space.max_epochs == 100  # of scratch
+    assert [candidate.strategy for candidate in space.anchors] == ["configured", "linear_probe"]
+    assert len(space.grid) == 3 * 3 + 3 * 3 + 3
+    assert Candidate("scratch", {"model.dropout": 0.25}) in space.grid
+
+
+def test_a_log_alone_is_searched_from_scratch() -> None:
+    space = Space(apply_overrides(TWO_PHASES, ["model.start_from=null"]))
+    assert (space.strategies, [one.strategy for one in space.anchors]) == (("scratch",), ["scratch"])
+    assert set(space.active("scratch")) == {SCRATCH_RATE}
+
+
+def test_candidates_that_train_alike_have_one_key() -> None:
+    space = Space(TWO_PHASES)
+    assert space.key(Candidate("linear_probe", {RATE: 0.5})) == space.key(Candidate("linear_probe"))
+    assert space.key(Candidate("configured", {HEAD_RATE: 1e-3})) == space.key(Candidate("configured"))
+    assert len({space.key(Candidate(strategy)) for strategy in MEANING}) == len(MEANING)
+
+
+def test_settings_that_exclude_each_other_are_told() -> None:
+    config = apply_overrides(TWO_PHASES, ["model.dim=12"])
+    with pytest.raises(ConfigError, match=r"dim \(16\) must be a multiple of num_heads \(3\)"):
+        Space(config).resolve(Candidate("full", {"model.dim": 16, "model.num_heads": 3}))
