@@ -1,0 +1,127 @@
+"""What to try next, given what was tried: a function of the trials before and a seed, so that it needs no state."""
+
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from ray_app.errors import UserError
+from ray_app.tune_config import Distribution, Strategy, TuneConfig, Value
+from ray_app.tuning.space import Candidate, Space
+from ray_app.tuning.trials import Trial
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna import Trial as Asked
+    from optuna.distributions import BaseDistribution
+
+STRATEGY = "strategy"
+ATTEMPTS = 50
+"""Proposals that are the same training as an earlier trial, after which the space counts as exhausted."""
+RANDOM_AT_FIRST = 10
+"""Trials at random before TPE has something to learn from; fewer in short searches."""
+
+
+def propose(space: Space, tune: TuneConfig, trials: Sequence[Trial]) -> Candidate | None:
+    """The next candidate after `trials`, which is none of theirs; None when there is no other.
+
+    Raises:
+        UserError: Optuna is not installed, and the search needs it.
+    """
+    tried = {trial.key for trial in trials}
+    ahead = space.anchors
+    if tune.search == "grid":
+        ahead += space.grid
+    for candidate in ahead:
+        if space.key(candidate) not in tried:
+            return candidate
+    if tune.search == "grid":
+        return None
+    study = study_of(space, trials)
+    for attempt in range(ATTEMPTS):
+        study.sampler = _sampler(tune, [tune.seed, len(trials), attempt])
+        candidate = _suggested(space, study.ask())
+        if space.key(candidate) not in tried:
+            return candidate
+    return None
+
+
+def study_of(space: Space, trials: Sequence[Trial]) -> "Study":
+    """The trials as Optuna knows them: strategy and settings as parameters, the score as value.
+
+    Open trials count as running, for TPE to keep away from them; failed ones as failed.
+    """
+    optuna = _optuna()
+    study: Study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(0))
+    states = {"open": optuna.trial.TrialState.RUNNING, "failed": optuna.trial.TrialState.FAIL}
+    for trial in trials:
+        if trial.strategy not in space.strategies:
+            continue
+        active = space.active(trial.strategy)
+        known = {path: trial.values.get(path, space.configured(path)) for path in active}
+        known = {path: value for path, value in known.items() if active[path].has(value)}
+        state = states.get(trial.state, optuna.trial.TrialState.COMPLETE)
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={STRATEGY: trial.strategy, **known},
+                distributions={
+                    STRATEGY: optuna.distributions.CategoricalDistribution(space.strategies),
+                    **{path: _as_optuna(active[path]) for path in known},
+                },
+                value=trial.score if state == optuna.trial.TrialState.COMPLETE else None,
+                state=state,
+            )
+        )
+    return study
+
+
+def _sampler(tune: TuneConfig, seed: list[int]) -> object:
+    samplers = _optuna().samplers
+    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    if tune.search == "random":
+        return samplers.RandomSampler(number)
+    return samplers.TPESampler(n_startup_trials=min(RANDOM_AT_FIRST, math.ceil(tune.num_trials / 3)), seed=number)
+
+
+def _suggested(space: Space, asked: "Asked") -> Candidate:
+    strategy: Strategy = asked.suggest_categorical(STRATEGY, space.strategies)  # type: ignore[assignment]
+    return Candidate(strategy, {path: _value(asked, path, found) for path, found in space.active(strategy).items()})
+
+
+def _value(asked: "Asked", path: str, distribution: Distribution) -> Value:
+    match distribution.kind:
+        case "choice":
+            return cast("Value", asked.suggest_categorical(path, distribution.bounds))
+        case "randint":
+            return asked.suggest_int(path, distribution.bounds[0], distribution.bounds[1] - 1)
+        case "quniform":
+            low, _, step = distribution.bounds
+            return float(f"{asked.suggest_float(path, low, distribution.ends()[1], step=step):.9g}")  # type: ignore[arg-type]
+        case kind:
+            return float(f"{asked.suggest_float(path, *distribution.bounds, log=kind == 'loguniform'):.4g}")
+
+
+def _as_optuna(distribution: Distribution) -> "BaseDistribution":
+    kinds: Any = _optuna().distributions
+    bounds = distribution.bounds
+    match distribution.kind:
+        case "choice":
+            found = kinds.CategoricalDistribution(bounds)
+        case "randint":
+            found = kinds.IntDistribution(bounds[0], bounds[1] - 1)
+        case "quniform":
+            found = kinds.FloatDistribution(bounds[0], distribution.ends()[1], step=bounds[2])
+        case kind:
+            found = kinds.FloatDistribution(*bounds, log=kind == "loguniform")
+    return cast("BaseDistribution", found)
+
+
+def _optuna() -> ModuleType:
+    try:
+        import optuna  # noqa: PLC0415 (an extra, and it takes seconds)
+    except ModuleNotFoundError as error:
+        raise UserError("a search needs Optuna: pip install 'ray-retail-finetune[tune]'") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
