@@ -42,11 +42,16 @@ def write_report(evidence: Evidence) -> str:
         _examples(evidence.examples, evidence.metrics),
         _origin(evidence),
     ]
+    return html_page(f"{name}: recommender report", sections)
+
+
+def html_page(title: str, sections: Sequence[str]) -> str:
+    """A whole page in the style of all reports; `title` and sections are HTML."""
     style = files("ray_app.report").joinpath("style.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}: recommender report</title>\n<style>\n{style}</style></head>\n"
+        f"<title>{title}</title>\n<style>\n{style}</style></head>\n"
         f"<body><main>\n{chr(10).join(sections)}\n</main></body></html>\n"
     )
 
@@ -124,14 +129,14 @@ def _flow(data: Manifest) -> str:
         f'<div class="scroll"><table class="narrow"><tbody>{reasons}</tbody></table></div></details>'
     )
     notes = "".join(f"<li>{escape(note)}</li>" for note in data.notes)
-    return _section(
+    return section(
         "The data", f'<ol class="flow">{boxes}</ol>{table if reasons else ""}' + (f"<ul>{notes}</ul>" if notes else "")
     )
 
 
 def _results(metrics: dict[str, Any]) -> str:
     details = f"<details><summary>All metrics at all cutoffs</summary>{all_metrics_table(metrics)}</details>"
-    return _section("Results", results_table(metrics) + differences_table(metrics) + details)
+    return section("Results", results_table(metrics) + differences_table(metrics) + details)
 
 
 def _curves(records: Mapping[str, Sequence[Record]]) -> str:
@@ -142,7 +147,7 @@ def _curves(records: Mapping[str, Sequence[Record]]) -> str:
         for name, run in records.items()
         if run
     )
-    return _section("Training", f'<div class="grid">{cards}</div>')
+    return section("Training", f'<div class="grid">{cards}</div>')
 
 
 def _slices(metrics: dict[str, Any]) -> str:
@@ -150,7 +155,7 @@ def _slices(metrics: dict[str, Any]) -> str:
     items = slice_table(
         metrics, "train_count", "NDCG@10 by how often the item to find was bought in the train part", "targets"
     )
-    return _section("Where it works", users + items)
+    return section("Where it works", users + items)
 
 
 def _examples(examples: Sequence[Example], metrics: dict[str, Any]) -> str:
@@ -161,7 +166,7 @@ def _examples(examples: Sequence[Example], metrics: dict[str, Any]) -> str:
         f"<p>Users drawn at random, not chosen. Recommended by {escape(metrics['main'])} from what was known before "
         "the test part; a check marks what the user then bought.</p>"
     )
-    return _section("Recommendations", f'{text}<div class="grid">{cards}</div>')
+    return section("Recommendations", f'{text}<div class="grid">{cards}</div>')
 
 
 def _example(example: Example) -> str:
@@ -191,7 +196,7 @@ def _origin(evidence: Evidence) -> str:
         + "</dd>"
         for name, origin in evidence.metrics["methods"].items()
     )
-    return _section(
+    return section(
         "How it was made",
         f"<details><summary>What each method was fitted on</summary><dl>{methods}</dl></details>"
         f"<details><summary>Configuration</summary><pre>{escape(evidence.config.to_yaml())}</pre></details>"
@@ -199,7 +204,8 @@ def _origin(evidence: Evidence) -> str:
     )
 
 
-def _section(title: str, body: str) -> str:
+def section(title: str, body: str) -> str:
+    """A part of a page under its heading."""
     return f"<section><h2>{title}</h2>{body}</section>"
 
 

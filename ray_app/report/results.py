@@ -44,7 +44,7 @@ def results_table(results: dict[str, Any]) -> str:
             bar = interval_bar(found[name], upper) if name == "ndcg@10" else ""
             cells.append(_cell(found[name], best=method in best_methods(metrics, name), extra=bar))
         rows.append(_row(method, results, "".join(cells)))
-    return _table("Test part; mean and 95% interval, best mean in bold", f"<th scope='col'>Method</th>{head}", rows)
+    return html_table("Test part; mean and 95% interval, best mean in bold", f"<th scope='col'>Method</th>{head}", rows)
 
 
 def all_metrics_table(results: dict[str, Any]) -> str:
@@ -57,7 +57,7 @@ def all_metrics_table(results: dict[str, Any]) -> str:
         best = best_methods(metrics, name)
         cells = "".join(_cell(found[name], best=method in best) for method, found in metrics.items())
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
-    return _table("All metrics", head, rows)
+    return html_table("All metrics", head, rows)
 
 
 def differences_table(results: dict[str, Any]) -> str:
@@ -75,7 +75,7 @@ def differences_table(results: dict[str, Any]) -> str:
         )
     head = "".join(f'<th scope="col">{name}</th>' for name in ("Against", "NDCG@10", "95% interval", ""))
     caption = f"{escape(results['main'])} minus each other method, the same users on both sides"
-    return _table(caption, head, rows)
+    return html_table(caption, head, rows)
 
 
 def slice_table(results: dict[str, Any], kind: str, caption: str, unit: str) -> str:
@@ -92,7 +92,7 @@ def slice_table(results: dict[str, Any], kind: str, caption: str, unit: str) -> 
             for one, leaders in zip(slices, best, strict=True)
         )
         rows.append(_row(method, results, cells))
-    return _table(caption, head, rows)
+    return html_table(caption, head, rows)
 
 
 def _row(method: str, results: dict[str, Any], cells: str) -> str:
@@ -109,7 +109,7 @@ def _cell(estimate: dict[str, float], *, best: bool, extra: str = "") -> str:
     return f'<td class="number">{f"<b>{mean}</b>" if best else mean}{extra}</td>'
 
 
-def _table(caption: str, head: str, rows: list[str]) -> str:
+def html_table(caption: str, head: str, rows: list[str]) -> str:
     """A table that scrolls sideways on its own where the page is narrow; `caption` is HTML."""
     return (
         f'<figure class="table"><figcaption>{caption}</figcaption>'

@@ -9,11 +9,11 @@ from ray_app.tune_config import Strategy
 
 MEANING: MappingProxyType[Strategy, str] = MappingProxyType(
     {
-        "configured": "the schedule as it is configured",
-        "without_l2_sp": "the same, not held to the pretrained weights",
-        "linear_probe": "its first phase alone, on a frozen backbone",
-        "full": "its last phase alone, for the epochs of all",
-        "gradual": "the backbone unfrozen block by block in its last phase",
+        "configured": "the configured phases",
+        "without_l2_sp": "the configured phases, not held to the pretrained weights",
+        "linear_probe": "the first phase alone, on a frozen backbone",
+        "full": "the last phase alone, for the epochs of all",
+        "gradual": "the configured phases, the backbone unfrozen block by block in the last",
         "scratch": "random weights, trained by evaluate.scratch_schedule",
     }
 )

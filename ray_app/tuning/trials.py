@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -12,7 +12,8 @@ from ray_app.storage import Storage, join
 from ray_app.tune_config import Strategy, Value
 from ray_app.tuning.space import Candidate
 
-Record = dict[str, float | str]
+Record = dict[str, Any]
+"""Of one epoch: phase, epoch, metrics."""
 
 
 class Trial(BaseModel):
@@ -45,6 +46,11 @@ class Trial(BaseModel):
     def spent(self) -> int:
         """Epochs that this trial trained itself."""
         return self.epochs - self.reused
+
+    def after(self, records: Sequence[Record], schedule: Schedule, metric: str) -> Self:
+        """The trial after the epochs of these records."""
+        score = score_of(records, schedule, metric)
+        return self.model_copy(update={"records": list(records), "epochs": epochs_of(records), "score": score})
 
 
 class Trials:
@@ -111,3 +117,19 @@ def score_of(records: Sequence[Record], schedule: Schedule, metric: str) -> floa
 def epochs_of(records: Sequence[Record]) -> int:
     """Trained epochs: the look before the first is none."""
     return sum(record["phase"] != "start" for record in records)
+
+
+def result_of(trial: Trial, schedule: Schedule, metric: str, num_anchors: int) -> dict[str, Any]:
+    """What a trial tells Ray Tune after an epoch.
+
+    It is judged by its score at this many epochs of work, once it is in its last phase; anchors, the first trials, are
+    run to their end.
+    """
+    last = trial.records[-1] if trial.records else {}
+    return {
+        "score": math.nan if trial.score is None else trial.score,
+        "epochs": trial.epochs,
+        "is_judged": last.get("phase") == schedule.phases[-1].name and f"val/{metric}" in last,
+        "is_anchor": trial.number < num_anchors,
+        "trial": trial.model_dump_json(),
+    }

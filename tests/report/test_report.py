@@ -1,11 +1,11 @@
 import io
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import EVIL, Page
 from rich.console import Console
 
 from ray_app.config import EvaluateConfig, parse_config
@@ -16,9 +16,6 @@ from ray_app.report.charts import learning_curves, ticks
 from ray_app.report.results import best_methods
 from ray_app.tasks.examples import Example
 from ray_app.tasks.scoreboard import LIST_LENGTH, Outcomes, scoreboard
-
-EVIL = "<script>alert('x')</script>\"&"
-VOID = {"meta", "br", "rect", "path", "circle", "line", "polyline"}
 
 
 def metrics(*names: str, split: str = "temporal") -> dict:
@@ -77,32 +74,6 @@ TWO_PHASES = [
     record("full", 1, 0.05),
     record("full", 2, 0.04),
 ]
-
-
-class Page(HTMLParser):
-    """Tags, attributes and text of a page; a tag that is not closed in order is an error."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(text)
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,87 @@
+"""Who ends trials early: Ray Tune's schedulers, told of earlier trials; and the budget of all trials together."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ray.tune import Stopper
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from ray_app.tasks.recommend import METRIC
+from ray_app.tuning.search import Search
+from ray_app.tuning.trials import Trial, Trials, result_of
+
+
+class _InLastPhase:
+    """Judges trials in their last phase alone, however cheap or slow the ones before are, and never ends an anchor."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """See `TrialScheduler`."""
+        if not result["is_judged"]:
+            return str(TrialScheduler.CONTINUE)
+        decision = str(super().on_trial_result(tune_controller, trial, result))  # type: ignore[misc]
+        return str(TrialScheduler.CONTINUE) if result["is_anchor"] else decision
+
+
+class _Halving(_InLastPhase, ASHAScheduler):  # type: ignore[misc]
+    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934) on epochs that span the phases."""
+
+
+class _Median(_InLastPhase, MedianStoppingRule):  # type: ignore[misc]
+    """Ends what is behind the median of the others' means."""
+
+
+class _Past:
+    """Stands for a trial of an earlier session, of which a scheduler wants to know the name alone."""
+
+    def __init__(self, number: int) -> None:
+        self.trial_id = f"past_{number}"
+
+
+def build_scheduler(search: Search, past: Sequence[Trial]) -> TrialScheduler:
+    """The configured scheduler, which knows of the trials that are over what it would know had it seen them."""
+    tune = search.tune
+    judged_by = {"metric": "score", "mode": "max", "time_attr": "epochs", "grace_period": tune.grace_epochs}
+    if tune.scheduler == "none":
+        return FIFOScheduler()
+    if tune.scheduler == "median":
+        # A trial that yields would begin anew: trials do not save themselves.
+        scheduler = _Median(min_time_slice=math.inf, **judged_by)
+    else:
+        scheduler = _Halving(
+            max_t=max(search.space.max_epochs, tune.grace_epochs),
+            reduction_factor=tune.reduction_factor,
+            # One that enters at a high rung is not entered into the lower ones afterwards.
+            stop_last_trials=False,
+            **judged_by,
+        )
+    for trial in past:
+        tell_past(scheduler, search, trial)
+    return scheduler
+
+
+def tell_past(scheduler: TrialScheduler, search: Search, trial: Trial) -> None:
+    """Replay the epochs of a trial that is over."""
+    past, schedule = _Past(trial.number), search.run_of(trial.candidate).schedule
+    scheduler.on_trial_add(None, past)
+    for number in range(1, len(trial.records) + 1):
+        seen = trial.after(trial.records[:number], schedule, METRIC)
+        scheduler.on_trial_result(None, past, result_of(seen, schedule, METRIC, len(search.space.anchors)))
+
+
+class Budget(Stopper):  # type: ignore[misc]
+    """Ends the search when all trials together have trained `max_epochs`."""
+
+    def __init__(self, trials: Trials, max_epochs: int) -> None:
+        self._trials, self._max_epochs = trials, max_epochs
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as in `tuner._Unpickled`
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial for its own sake."""
+        return False
+
+    def stop_all(self) -> bool:
+        """See above."""
+        return self._trials.spent() >= self._max_epochs

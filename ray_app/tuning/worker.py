@@ -1,0 +1,101 @@
+"""One trial in an actor of Ray Tune: the plain loop, in this process, from the longest phases that were trained before.
+
+Actors are used again, so that trials after the first need no new process.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from typing import Any
+
+import pyarrow as pa
+import torch
+from ray import tune
+
+from ray_app.data.stream import read_tables
+from ray_app.errors import TrainingError, UserError
+from ray_app.schedule import Schedule
+from ray_app.storage import Storage
+from ray_app.tasks.recommend import METRIC, build_task
+from ray_app.tasks.recommender import TrainedModel, load_trained
+from ray_app.training.loop import fit
+from ray_app.training.snapshot import Progress, Snapshot
+from ray_app.training.trainer import loop_settings
+from ray_app.training.world import World
+from ray_app.tuning.prefixes import keep_prefix, longest_prefix
+from ray_app.tuning.search import Search
+from ray_app.tuning.trials import Record, Trial, epochs_of, result_of
+
+
+def run_trial(config: dict[str, Any], search: Search) -> None:
+    """What Ray Tune runs for a trial, of which `config` has the number; `report` may end the thread.
+
+    A fault is reported, not raised: the search goes on with the next trial, in the same process.
+    """
+    trial = search.trials().read(config["number"])
+    try:
+        train_trial(search, trial, tune.report)
+    except Exception as error:
+        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        failed = trial.model_copy(update={"state": "failed", "error": text})
+        tune.report(result_of(failed, search.config.schedule, METRIC, 0))
+
+
+def train_trial(search: Search, trial: Trial, report: Callable[[dict[str, Any]], None]) -> None:
+    """Train the trial's run, and report the trial as it stands after each epoch (`result_of`).
+
+    Raises:
+        TrainingError: validation gave something that is no number, or nothing until the end.
+        UserError: whatever else is wrong with the candidate.
+    """
+    run = search.run_of(trial.candidate)
+    torch.set_num_threads(run.config.train.cpus_per_worker)
+    device = torch.device("cuda" if run.config.train.use_gpu else "cpu")
+    storage, folder, schedule = search.storage, search.prefixes_uri, run.schedule
+    pretrained = _pretrained(storage, run.start_from) if run.start_from else None
+    task = build_task(run.config, run.dataset, pretrained, partial(_tables, storage), device=device)
+    start = longest_prefix(storage, folder, run)
+    trial = trial.model_copy(update={"reused": epochs_of(start.progress.records) if start else 0})
+
+    def tell(record: Record, now: Snapshot) -> None:
+        progress = now.progress
+        if not record:
+            return
+        if progress.epoch == 0:
+            keep_prefix(storage, folder, run, now)
+        report(result_of(standing(trial, schedule, progress), schedule, METRIC, len(search.space.anchors)))
+
+    if start is not None and start.progress.phase == len(schedule.phases):
+        tell(start.progress.records[-1], start)
+    else:
+        fit(task, schedule, loop_settings(run, device), World.current(device), tell, start)
+
+
+def standing(trial: Trial, schedule: Schedule, progress: Progress) -> Trial:
+    """The trial at this place of its run; raises as `train_trial` does."""
+    now = trial.after(progress.records, schedule, METRIC)
+    if now.score is not None and not math.isfinite(now.score):
+        raise TrainingError(f"validation {METRIC} is {now.score}, which is no number, after {now.epochs} epochs")
+    if progress.phase < len(schedule.phases):
+        return now
+    if now.score is None:
+        raise TrainingError(
+            f"validation gave no {METRIC}, so trials cannot be compared: give the validation part more of the log "
+            "(data.split)"
+        )
+    return now.model_copy(update={"state": "finished"})
+
+
+@lru_cache(maxsize=1)
+def _pretrained(storage: Storage, uri: str) -> TrainedModel:
+    """Read once by each actor; building a model from it changes nothing of it."""
+    return load_trained(storage, uri)
+
+
+@lru_cache(maxsize=1)
+def _kept_tables(storage: Storage, uris: tuple[str, ...]) -> list[pa.Table]:
+    return list(read_tables(storage, list(uris)))
+
+
+def _tables(storage: Storage, uris: list[str]) -> Iterator[pa.Table]:
+    yield from _kept_tables(storage, tuple(uris))
