@@ -28,6 +28,8 @@ _RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # each report waits for the next look at the workers: 2 s by default
     # A process more per run, to tell the loop of nodes about to go, which it does not ask, and an error line each time.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a search keeps its trials itself
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # otherwise an interrupted search goes on as if it were over
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the future default, which Ray otherwise announces every time
 }
 
@@ -43,13 +45,17 @@ def _set_environment() -> None:
 _set_environment()
 
 
-def run(description: str | None, main: Callable[[Config], None], *, needs_ray: bool = True) -> None:
+def run(
+    description: str | None, main: Callable[[Config], None], *, needs_ray: bool = True, section: str | None = None
+) -> None:
     """Read the command line, run `main` with the configuration, and leave the process with an exit code.
+
+    An optional `section` of the configuration is begun with its defaults where the file leaves it out.
 
     With `needs_ray`, `main` finds Ray connected: to the cluster of RAY_ADDRESS (which `ray job submit` sets), or else
     to a new one on this machine, which ends with the job.
     """
-    sys.exit(_exit_code(_parser(description), lambda config, _: main(config), needs_ray=needs_ray))
+    sys.exit(_exit_code(_parser(description), lambda config, _: main(config), needs_ray=needs_ray, section=section))
 
 
 def run_with_options(
@@ -61,12 +67,14 @@ def run_with_options(
     sys.exit(_exit_code(parser, main, needs_ray=False))
 
 
-def _exit_code(parser: ArgumentParser, main: Callable[[Config, Namespace], None], *, needs_ray: bool) -> int:
+def _exit_code(
+    parser: ArgumentParser, main: Callable[[Config, Namespace], None], *, needs_ray: bool, section: str | None = None
+) -> int:
     arguments = parser.parse_args()
     if arguments.config is None and not arguments.overrides and not arguments.print_config:
         parser.error("give --config FILE, or settings as key=value")
     try:
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config, arguments.overrides, section)
         print(config.to_yaml() if arguments.print_config else f"# configuration\n{config.to_yaml()}", flush=True)
         if arguments.print_config:
             return 0

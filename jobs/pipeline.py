@@ -1,4 +1,4 @@
-"""Raw logs to an evaluated, fine-tuned recommender: prepare, pretrain, fine-tune, rank, evaluate, predict, register.
+"""Raw logs to a registered recommender: prepare, pretrain, (tune,) fine-tune, rank, evaluate, predict, register.
 
     python jobs/pipeline.py --config jobs/configs/demo.yaml [key=value ...]
     ray job submit --working-dir . -- python jobs/pipeline.py --config jobs/configs/demo.yaml [key=value ...]

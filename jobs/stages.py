@@ -6,6 +6,7 @@ from pathlib import Path
 from ray.train import ControllerError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from searching import check_search, tuned_run
 
 from ray_app.checkpoint import MANIFEST_FILE, read_manifest
 from ray_app.config import Config, TrainConfig, fingerprint
@@ -99,9 +100,13 @@ def pretrain_run(config: Config, target: Dataset) -> Run:
 def finetune_run(config: Config, target: Dataset) -> Run:
     """Fine-tune from `model.start_from`, else from the pretrained model; without either, train from scratch.
 
+    With `tune`, by the schedule that a search finds.
+
     Raises:
         DataError: the checkpoint was trained on events past the target's cutoffs.
     """
+    if config.tune is not None:
+        check_search(config)
     start = config.model.start_from
     if start is not None and scheme(start) == "file":
         start = target.storage.filesystem(start)[1]  # absolute: workers have a working directory of their own
@@ -114,6 +119,8 @@ def finetune_run(config: Config, target: Dataset) -> Run:
             )
     if start is None and config.pretrain is not None:
         start = train(pretrain_run(config, target))
+    if config.tune is not None:
+        return tuned_run(config, target, start, console)
     if start is not None:
         return Run("finetune", config, config.schedule, target, start)
     if config.schedule != Schedule():

@@ -122,8 +122,6 @@ class TuneConfig(Section):
     """Seconds after which the search ends."""
     max_concurrent_trials: Positive | None = None
     """Unset: as many as the cluster has room for."""
-    mode: Literal["auto", "packed", "distributed"] = "auto"
-    """packed: many trials one after another in one process; distributed: each on train.num_workers of Ray Train."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of the proposals; all trials train with train.seed."""
 

@@ -2,66 +2,50 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from ray_app.config import Config
 from ray_app.errors import TrainingError
 from ray_app.tune_config import TuneConfig
 
-DRIVER_CPUS = 0.1
-"""Of the process that looks after a distributed trial; Ray Tune refuses none at all."""
-
 
 @dataclass(frozen=True)
 class Room:
-    """How trials run, and how many at a time."""
+    """What each trial, a process of its own, takes, and how many there are at a time."""
 
-    mode: Literal["packed", "distributed"]
-    workers: int
-    cpus: int
-    gpus: int
-    """CPUs and GPUs are those of one worker."""
+    resources: dict[str, float]
     at_once: int
-
-    @property
-    def resources(self) -> dict[str, float]:
-        """What Ray Tune reserves for a trial: in distributed mode Ray Train reserves the workers."""
-        return {"CPU": DRIVER_CPUS} if self.mode == "distributed" else {"CPU": self.cpus, "GPU": self.gpus}
 
     def describe(self, tune: TuneConfig, cluster: Mapping[str, float]) -> str:
         """The arithmetic as a sentence."""
-        total = self.at_once * self.workers
-        gpus = f" and {total * self.gpus} of {cluster.get('GPU', 0):g} GPUs" if self.gpus else ""
-        each = "one process" if self.workers == 1 else f"{self.workers} workers"
-        taken = f"{total * self.cpus} of {cluster.get('CPU', 0):g} CPUs{gpus}"
-        return f"up to {tune.num_trials} trials, {self.at_once} at a time ({self.mode}, {each} each), on {taken}"
+        has = {kind: cluster.get(kind, 0.0) for kind in self.resources}
+        return (
+            f"up to {tune.num_trials} trials, {self.at_once} at a time, each one process with "
+            f"{_counted(self.resources)}; the cluster has {_counted(has)}"
+        )
 
 
 def room_for(config: Config, cluster: Mapping[str, float]) -> Room:
     """How the trials of `config` fit into a cluster with these resources.
 
     Raises:
-        TrainingError: not even one trial fits, or packed trials are asked for several workers each.
+        TrainingError: not even one trial fits, or the training wants several workers.
     """
     tune, train = config.tune or TuneConfig(), config.train
-    if tune.mode == "packed" and train.num_workers > 1:
+    if train.num_workers > 1:
         raise TrainingError(
-            f"a packed trial is one process, and train.num_workers is {train.num_workers}: "
-            "set train.num_workers=1 or tune.mode=distributed"
+            f"train.num_workers is {train.num_workers}, and a trial is one process: set train.num_workers=1 for the "
+            "search, and train with more by the schedule.yaml that it writes"
         )
-    mode: Literal["packed", "distributed"] = "packed"
-    if tune.mode == "distributed" or train.num_workers > 1:
-        mode = "distributed"
-    gpus = int(train.use_gpu)
-    driver = DRIVER_CPUS if mode == "distributed" else 0.0
-    wanted = {"CPU": train.num_workers * train.cpus_per_worker + driver, "GPU": train.num_workers * gpus}
-    fits = {kind: int(cluster.get(kind, 0.0) / number + 1e-9) for kind, number in wanted.items() if number}
-    lacking = [kind for kind, number in fits.items() if number < 1]
-    if lacking:
-        needs = " and ".join(f"{wanted[kind]:g} {kind}s (it has {cluster.get(kind, 0.0):g})" for kind in lacking)
-        raise TrainingError(
-            f"the cluster has no room for a single trial, which needs {needs}: lower train.num_workers or "
-            "train.cpus_per_worker, set train.use_gpu=false, or add nodes"
-        )
-    at_once = min(*fits.values(), tune.num_trials, tune.max_concurrent_trials or tune.num_trials)
-    return Room(mode, train.num_workers, train.cpus_per_worker, gpus, at_once)
+    wanted: dict[str, float] = {"CPU": train.cpus_per_worker, **({"GPU": 1} if train.use_gpu else {})}
+    fits = {kind: int(cluster.get(kind, 0.0) / number) for kind, number in wanted.items()}
+    for kind, remedy in (("CPU", "lower train.cpus_per_worker"), ("GPU", "set train.use_gpu=false")):
+        if not fits.get(kind, 1):
+            raise TrainingError(
+                f"there is no room for a single trial, which needs {wanted[kind]:g} {kind}s (the cluster has "
+                f"{cluster.get(kind, 0.0):g}): {remedy}, or add nodes"
+            )
+    return Room(wanted, min(*fits.values(), tune.num_trials, tune.max_concurrent_trials or tune.num_trials))
+
+
+def _counted(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{number:g} {kind}{'' if number == 1 else 's'}" for kind, number in resources.items())

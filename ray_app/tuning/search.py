@@ -14,7 +14,7 @@ from ray_app.tune_config import TuneConfig
 from ray_app.tuning.space import Candidate, Space
 from ray_app.tuning.trials import Trials
 
-_BUDGETS = ("num_trials", "max_epochs", "time_budget_s", "max_concurrent_trials", "mode")
+_BUDGETS = ("num_trials", "max_epochs", "time_budget_s", "max_concurrent_trials")
 """Of `tune`: a search with more to spend goes on with the trials of the one before."""
 
 

@@ -62,7 +62,7 @@ def build_scheduler(search: Search, past: Sequence[Trial]) -> TrialScheduler:
 
 def tell_past(scheduler: TrialScheduler, search: Search, trial: Trial) -> None:
     """Replay the epochs of a trial that is over."""
-    past, schedule = _Past(trial.number), search.run_of(trial.candidate).schedule
+    past, (_, schedule) = _Past(trial.number), search.space.resolve(trial.candidate)
     scheduler.on_trial_add(None, past)
     for number in range(1, len(trial.records) + 1):
         seen = trial.after(trial.records[:number], schedule, METRIC)

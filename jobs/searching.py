@@ -1,0 +1,77 @@
+"""The stage of the pipeline that searches the schedule."""
+
+import tempfile
+from functools import partial
+
+import ray
+from rich.console import Console
+
+from ray_app.config import Config
+from ray_app.data.dataset import Dataset
+from ray_app.errors import TrainingError
+from ray_app.report import trials_table, winning_config, write_search
+from ray_app.storage import join
+from ray_app.tasks.recommend import METRIC
+from ray_app.training.run import Run
+from ray_app.tuning.findings import sentences
+from ray_app.tuning.prefixes import longest_prefix
+from ray_app.tuning.room import room_for
+from ray_app.tuning.search import Search
+from ray_app.tuning.space import Space
+from ray_app.tuning.trials import Trial, best_of
+from ray_app.tuning.tuner import build_tuner, is_over
+
+SEARCH_FILE, SCHEDULE_FILE = "search.html", "schedule.yaml"
+
+
+def check_search(config: Config) -> None:
+    """Refuse, before anything is trained, a search that cannot begin.
+
+    Raises:
+        ConfigError: a strategy that the configuration has no use for.
+        TrainingError: the cluster has no room for a single trial.
+    """
+    Space(config)
+    room_for(config, ray.cluster_resources())
+
+
+def tuned_run(config: Config, target: Dataset, start: str | None, console: Console) -> Run:
+    """The run of the best schedule that a search finds; an earlier session of the same search is gone on with.
+
+    Raises:
+        TrainingError: no trial came to a score, or the cluster has no room for a single one.
+    """
+    search = Search.begin(config, target, start)
+    trials = search.trials()
+    verb = "found" if is_over(search, trials) else "wrote"
+    if verb == "wrote":
+        cluster = ray.cluster_resources()
+        room = room_for(config, cluster)
+        over = f"; {len(trials.over())} are over" if trials.over() else ""
+        console.print(f"tune: {room.describe(search.tune, cluster)}{over}", highlight=False, soft_wrap=True)
+        with tempfile.TemporaryDirectory() as folder:
+            build_tuner(search, trials, room, folder, partial(_say, console)).fit()
+    best = best_of(trials.over())
+    if best is None:
+        first = trials.all()[0]
+        raise TrainingError(f"none of {len(trials.all())} trials came to a score; the first: {first.error}")
+    run, storage = search.run_of(best.candidate), search.storage
+    snapshot = None if run.is_published() else longest_prefix(storage, search.prefixes_uri, run)
+    if snapshot is not None and snapshot.progress.phase == len(run.schedule.phases):
+        run.publish(snapshot)  # with one worker, the weights that training it again would give
+    storage.write_bytes(join(search.uri, SCHEDULE_FILE), winning_config(search, best, METRIC).encode())
+    storage.write_bytes(join(search.uri, SEARCH_FILE), write_search(search, trials.all(), METRIC).encode())
+    if is_over(search, trials):
+        storage.delete_tree(search.prefixes_uri)
+    console.print(trials_table(trials.all(), METRIC))
+    for sentence in sentences(search.space, trials.all(), METRIC):
+        console.print(sentence, highlight=False)
+    console.print(f"tune: {verb} {search.uri}", highlight=False, soft_wrap=True)
+    return run
+
+
+def _say(console: Console, trial: Trial) -> None:
+    score = f"val {METRIC} {trial.score:.4f}" if trial.score is not None else trial.error
+    reused = f", {trial.reused} of them shared" if trial.reused else ""
+    line = f"trial {trial.number} {trial.strategy} {trial.state}  {score}  {trial.epochs} epochs{reused}"
+    console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,44 @@
+"""The arithmetic of trials and clusters."""
+
+import pytest
+
+from ray_app.config import apply_overrides, parse_config
+from ray_app.errors import TrainingError
+from ray_app.tuning.room import room_for
+
+CONFIG = parse_config({"tune": {"num_trials": 20}})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cluster", "at_once"),
+    [
+        ([], {"CPU": 2}, 2),
+        ([], {"CPU": 64}, 20),
+        (["tune.max_concurrent_trials=3"], {"CPU": 64}, 3),
+        (["train.cpus_per_worker=4"], {"CPU": 15}, 3),
+        (["train.use_gpu=true"], {"CPU": 64, "GPU": 3}, 3),
+    ],
+)
+def test_as_many_as_fit(overrides: list[str], cluster: dict[str, float], at_once: int) -> None:
+    assert room_for(apply_overrides(CONFIG, overrides), cluster).at_once == at_once
+
+
+def test_the_arithmetic_is_told() -> None:
+    config = apply_overrides(CONFIG, ["train.use_gpu=true", "train.cpus_per_worker=4"])
+    cluster = {"CPU": 16.0, "GPU": 2.0}
+    assert room_for(config, cluster).describe(config.tune, cluster) == (  # type: ignore[arg-type]
+        "up to 20 trials, 2 at a time, each one process with 4 CPUs and 1 GPU; the cluster has 16 CPUs and 2 GPUs"
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["train.use_gpu=true"], r"which needs 1 GPUs \(the cluster has 0\).*train\.use_gpu=false, or add nodes"),
+        (["train.cpus_per_worker=3"], r"which needs 3 CPUs \(the cluster has 2\): lower train\.cpus_per_worker"),
+        (["train.num_workers=2"], r"train\.num_workers is 2, and a trial is one process: set train\.num_workers=1"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_the_remedy(overrides: list[str], words: str) -> None:
+    with pytest.raises(TrainingError, match=words):
+        room_for(apply_overrides(CONFIG, overrides), {"CPU": 2.0})

@@ -1,0 +1,108 @@
+"""Who is ended early: by the rungs of earlier trials, in the last phase alone, anchors never; and the budget."""
+
+from typing import Any, cast
+
+import pytest
+from ray.tune.schedulers import FIFOScheduler
+
+from ray_app.config import apply_overrides, parse_config
+from ray_app.data.dataset import Dataset
+from ray_app.storage import Storage
+from ray_app.tuning.search import Search
+from ray_app.tuning.space import Candidate
+from ray_app.tuning.stopping import Budget, build_scheduler
+from ray_app.tuning.trials import Trial, Trials, result_of
+from ray_app.tuning.tuner import Proposals
+
+CONFIG = parse_config({"model": {"start_from": "somewhere"}, "tune": {"num_trials": 9}})
+HEAD = 10
+"""Epochs of the first phase."""
+
+
+def search(*overrides: str) -> Search:
+    return Search.begin(apply_overrides(CONFIG, list(overrides)), cast(Dataset, None), "somewhere")
+
+
+def trial(number: int, scores: list[float], strategy: str = "configured") -> Trial:
+    """It has these scores in its last phase, and none of note before."""
+    before = (
+        [] if strategy != "configured" else [{"phase": "head", "epoch": n, "val/ndcg@10": 0.0} for n in range(HEAD)]
+    )
+    records = before + [{"phase": "full", "epoch": n, "val/ndcg@10": score} for n, score in enumerate(scores)]
+    found = {"number": number, "strategy": "configured", "values": {}, "key": str(number), "state": "finished"}
+    return Trial.model_validate({**found, "records": records, "epochs": len(records), "score": max(scores)})
+
+
+class Running:
+    trial_id = "now"
+
+
+def decisions(scheduler: Any, search: Search, running: Trial) -> list[str]:
+    """What the scheduler says after each epoch, until it stops the trial."""
+    now, said = Running(), []
+    _, schedule = search.space.resolve(running.candidate)
+    scheduler.on_trial_add(None, now)
+    for number in range(1, len(running.records) + 1):
+        seen = running.after(running.records[:number], schedule, "ndcg@10")
+        said.append(scheduler.on_trial_result(None, now, result_of(seen, schedule, "ndcg@10", 2)))
+        if said[-1] == "STOP":
+            break
+    return said
+
+
+PAST = [trial(n, [0.1 * n] * 30) for n in range(2, 8)]
+
+
+@pytest.mark.parametrize("kind", ["asha", "median"])
+def test_a_trial_behind_is_ended_in_its_last_phase(kind: str) -> None:
+    here = search(f"tune.scheduler={kind}")
+    said = decisions(build_scheduler(here, PAST), here, trial(8, [0.05] * 20))
+    assert said == ["CONTINUE"] * HEAD + ["STOP"]
+    assert set(decisions(build_scheduler(here, PAST), here, trial(8, [0.9] * 20))) == {"CONTINUE"}
+    assert set(decisions(build_scheduler(here, []), here, trial(8, [0.05] * 20))) == {"CONTINUE"}
+
+
+def test_anchors_are_run_to_their_end() -> None:
+    here = search()
+    assert set(decisions(build_scheduler(here, PAST), here, trial(1, [0.05] * 20))) == {"CONTINUE"}
+
+
+def test_rungs_are_entered_where_a_trial_has_come_to() -> None:
+    """One that comes from the first phase was entered into all lower rungs afterwards, with later scores."""
+    here = search("tune.grace_epochs=3", "tune.reduction_factor=3")
+    scheduler = build_scheduler(here, [trial(2, [0.5] * 3)])
+    rungs = {milestone: list(recorded.values()) for milestone, recorded in scheduler._brackets[0]._rungs}
+    assert rungs == {3: [], 9: [0.5], 27: [], 81: []}
+
+
+def test_no_scheduler_ends_nothing() -> None:
+    assert type(build_scheduler(search("tune.scheduler=none"), PAST)) is FIFOScheduler
+
+
+def test_the_search_ends_with_its_budget(tmp_path: Any) -> None:
+    trials = Trials(
+        Storage.from_config(CONFIG.storage.model_copy(update={"path": str(tmp_path)})), f"{tmp_path}/trials"
+    )
+    for one in PAST[:3]:
+        trials.keep(one.model_copy(update={"number": one.number - 2, "reused": 10}))
+    assert trials.spent() == 3 * 30
+    assert Budget(trials, 91).stop_all() is False
+    assert Budget(trials, 90).stop_all() is True
+    assert Proposals(search("tune.max_epochs=90"), trials).next() is None
+    following = Proposals(search("tune.max_epochs=91"), trials).next()
+    assert following is not None
+    assert following.number == 3
+    assert Proposals(search("tune.num_trials=3"), trials).next() is None
+
+
+def test_trials_that_were_open_come_first_and_under_their_number(tmp_path: Any) -> None:
+    storage = Storage.from_config(CONFIG.storage.model_copy(update={"path": str(tmp_path)}))
+    here, trials = search(), Trials(storage, f"{tmp_path}/trials")
+    first = Proposals(here, trials)
+    assert [first.suggest("") for _ in range(4)] == [{"number": number} for number in range(4)]
+    trials.keep(trials.by_number[1].model_copy(update={"state": "finished", "score": 0.5}))
+    again = Trials(storage, f"{tmp_path}/trials")
+    assert [one.state for one in again.all()] == ["open", "finished", "open", "open"]
+    proposals = Proposals(here, again)
+    assert [proposals.suggest("") for _ in range(4)] == [{"number": number} for number in (0, 2, 3, 4)]
+    assert again.by_number[4].candidate not in [Candidate("configured"), Candidate("linear_probe")]
