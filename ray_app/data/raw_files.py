@@ -11,6 +11,8 @@ from ray_app.storage import FileEntry, Storage
 
 _SHOWN = 8
 """Names of files in a message."""
+_CLOSED = (".zip", ".tar", ".tar.gz", ".tgz", ".xlsx", ".xls")
+"""As many a data set is downloaded."""
 
 
 class RawFile(NamedTuple):
@@ -72,6 +74,8 @@ def _laid_out(entries: Sequence[FileEntry], pattern: str, kind: str, setting: st
     layout = LAYOUTS[kind]
     files = layout.events if setting == "data.events" else layout.items
     outright = len(entries) == 1 and _name(entries[0].uri) == _name(pattern.rstrip("/"))
+    if outright and entries[0].uri.lower().endswith(_CLOSED):
+        raise DataError(f"{pattern}: cannot be read as it is ({setting}): unpack it, or save the sheet as CSV")
     known = [entry for entry in entries if outright or _belongs(entry.uri, layout, files)]
     if known:
         return [_as_laid_out(entry, files) for entry in known]

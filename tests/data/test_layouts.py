@@ -251,6 +251,13 @@ def test_a_folder_of_another_layout_is_refused_with_what_was_looked_for(tmp_path
     )
 
 
+@pytest.mark.parametrize("name", ["Online Retail.xlsx", "ml-20m.zip"])
+def test_a_sheet_or_an_archive_is_to_be_opened_first(tmp_path: Path, name: str):
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(DataError, match="unpack it, or save the sheet as CSV"):
+        find_sources(Storage(), (str(tmp_path / name),), "online_retail", "data.events")
+
+
 def test_a_star_stands_for_the_same_in_events_and_catalogue():
     assert stem("s3://b/x/reviews_Beauty_5.json.gz", LAYOUTS["amazon_2014"].events.patterns) == "Beauty"
     assert stem("/x/reviews_Beauty.json", LAYOUTS["amazon_2014"].events.patterns) == "Beauty"
