@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--vectors", type=Path, required=True)
     parser.add_argument("--warm-users", type=int, default=5000)
+    parser.add_argument("--lent-length", type=float, action="append", help="values of model.lent_length to compare")
     parser.add_argument("--ids", action="store_true", help="also train the model of ids alone")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
@@ -62,10 +63,13 @@ def main() -> None:
         scorers["ids alone"] = scorer(train_on(seen, items, ids_alone(config)).model)
     model = train_on(seen, items, config, content=content).model
     scorers["content, nothing lent"] = scorer(model)
-    report(scorers, lines, cold)
-    model.introduce(torch.from_numpy(np.flatnonzero(cold)))
-    complete = scorer(model)
-    report({"content": complete, "content, cold items not ranked": barred(complete, cold)}, lines, cold)
+    report(scorers, lines)
+    for length in args.lent_length or (1.0, 1.25):
+        model.lent_length = length
+        model.introduce(torch.from_numpy(np.flatnonzero(cold)))
+        complete = scorer(model)
+        report({f"content, lent length {length}": complete}, lines)
+    report({"content, cold items not ranked": barred(complete, cold)}, lines)
 
 
 def ids_alone(config: Config) -> Config:
@@ -136,7 +140,7 @@ def content_knn(content: np.ndarray, popularity: np.ndarray) -> Score:
     return scores
 
 
-def report(scorers: dict[str, Score], lines: dict[str, tuple[Ragged, Ragged]], cold: np.ndarray) -> None:
+def report(scorers: dict[str, Score], lines: dict[str, tuple[Ragged, Ragged]]) -> None:
     for method, of in scorers.items():
         for name, (known, targets) in lines.items():
             ranks = []

@@ -71,6 +71,9 @@ class ModelConfig(Section):
     """How often an item is trained by its content alone, as an item without training is served (content)."""
     delta_norm: Annotated[float, Field(gt=0)] | None = None
     """Bound on what an item's id adds to its content, whose vectors have a norm of about 0.5; unset: none (content)."""
+    lent_length: Annotated[float, Field(ge=0)] = 1.0
+    """How long, by what is usual, the vectors are that like items lend to an item without training: at 1.25 new items
+    are recommended more often, and others less (content)."""
     loss: Literal["softmax", "sampled_softmax"] = "sampled_softmax"
     num_negatives: Positive = 512
     """Drawn once per batch and shared by its positions (sampled_softmax)."""

@@ -55,7 +55,9 @@ class ContentProjection(nn.Module):
         self.project.weight[:kept] = (halfway * (NORM / variances.sqrt().sum().sqrt())).T
 
     @torch.no_grad()
-    def borrowed(self, content: Tensor, known: Tensor, own: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def borrowed(
+        self, content: Tensor, known: Tensor, own: Tensor, bias: Tensor, length: float
+    ) -> tuple[Tensor, Tensor]:
         """What ids would add to items that have none, from the known items most like them: vectors and biases.
 
         A new item competes with items whose ids training made long: at its bare content it is never recommended. So it
@@ -66,9 +68,10 @@ class ContentProjection(nn.Module):
             known: content of items that were trained, `[known, content_dim]`.
             own: what their ids add, `[known, dim]`.
             bias: theirs, `[known]`.
+            length: of what is lent, by what is usual.
         """
         directions = functional.normalize(known.to(self.center.dtype) - self.center, dim=1)
-        usual = own.norm(dim=1).mean()
+        usual = length * own.norm(dim=1).mean()
         vectors, biases = [own[:0]], [bias[:0]]
         for some in torch.split(content, ROWS):
             described = some.any(1, keepdim=True)

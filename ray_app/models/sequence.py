@@ -113,7 +113,8 @@ class SequenceModel(nn.Module):
 
     Items have indices 1..num_items; 0 is padding. `row_of_item[i - 1]` is the row of item i in the joined table
     (`backbone.items` first, then `head.items`). `content[i - 1]` is the content vector of item i, zeros where nothing
-    is known of it; `id_dropout` is how often an item is trained without what its id adds.
+    is known of it; `id_dropout` is how often an item is trained without what its id adds, `lent_length` how long, by
+    what is usual, the vectors are that an item without training is lent.
     """
 
     row_of_item: Tensor
@@ -127,6 +128,7 @@ class SequenceModel(nn.Module):
         dropout: float = 0.0,
         content: Tensor | None = None,
         id_dropout: float = 0.0,
+        lent_length: float = 1.0,
     ) -> None:
         super().__init__()
         assert (0 if content is None else content.shape[1]) == shape.content_dim
@@ -134,7 +136,7 @@ class SequenceModel(nn.Module):
         self.shape = shape
         self.num_items = num_items
         self.num_known = num_known
-        self.id_dropout = id_dropout
+        self.id_dropout, self.lent_length = id_dropout, lent_length
         self.backbone = Backbone(shape, num_known, dropout)
         self.head = Head(shape, num_items - num_known, num_items)
         self.register_buffer("row_of_item", row_of_item.to(torch.int64))
@@ -200,35 +202,39 @@ class SequenceModel(nn.Module):
         trained = own.any(1)
         if not trained.any():
             return own.new_zeros(len(content), own.shape[1]), self.head.bias.mean().expand(len(content))
-        return self.backbone.content.borrowed(content, self.content[trained], own[trained], self.head.bias[trained])
+        known, bias = self.content[trained], self.head.bias[trained]
+        return self.backbone.content.borrowed(content, known, own[trained], bias, self.lent_length)
 
     @torch.no_grad()
     def introduce(self, items: Tensor) -> None:
-        """Give items (indices) that no training saw what like items lend them; they must be new to the backbone."""
+        """Lend vectors to items (indices) that no training saw; they must be new to the backbone.
+
+        Their biases stay: that nobody had them while the log was written says something, too.
+        """
         assert self.content is not None
         rows = self.row_of_item[items - 1] - self.num_known
         assert bool((rows >= 0).all())
         self.head.items.weight[rows] = 0
-        own, bias = self.borrowed(self.content[items - 1])
-        self.head.items.weight[rows], self.head.bias[items - 1] = own, bias
+        self.head.items.weight[rows] = self.borrowed(self.content[items - 1])[0]
 
     @torch.no_grad()
     def extended(self, content: Tensor) -> "SequenceModel":
         """The model over a catalogue that grew, after the items it has, by those of `content`, `[new, content_dim]`.
 
-        They are ready to be read and recommended by their content, without training (`introduce`).
+        They are ready to be read and recommended by their content, without training, as if they were as popular as the
+        items like them.
         """
         assert self.content is not None
         rows = torch.cat([self.row_of_item, self.num_items + torch.arange(len(content))])
         joined = torch.cat([self.content, content.half()])
-        model = SequenceModel(self.shape, rows, self.num_known, self.backbone.dropout, joined, self.id_dropout)
+        settings = (self.backbone.dropout, joined, self.id_dropout, self.lent_length)
+        model = SequenceModel(self.shape, rows, self.num_known, *settings)
+        own, bias = self.borrowed(content.half())
         state = self.state_dict() | {"row_of_item": rows, "content": joined}
-        own, bias = state["head.items.weight"], state["head.bias"]
-        state["head.items.weight"] = torch.cat([own, own.new_zeros(len(content), own.shape[1])])
-        state["head.bias"] = torch.cat([bias, bias.new_zeros(len(content))])
+        state["head.items.weight"] = torch.cat([self.head.items.weight, own])
+        state["head.bias"] = torch.cat([self.head.bias, bias])
         model.load_state_dict(state)
-        model.train(self.training).introduce(torch.arange(self.num_items + 1, model.num_items + 1))
-        return model
+        return model.train(self.training)
 
     def forward(self, items: Tensor) -> Tensor:
         """Item indices `[batch, history]`, padded on the right, to query vectors `[batch, history, dim]`."""

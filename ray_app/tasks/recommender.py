@@ -69,7 +69,8 @@ def load_model(folder: Path) -> TrainedModel:
 
 def _new_model(config: ModelConfig, row_of_item: Tensor, num_known: int, content: Tensor | None) -> SequenceModel:
     shape = shape_of(config, 0 if content is None else content.shape[1])
-    return SequenceModel(shape, row_of_item, num_known, config.dropout, content, config.id_dropout)
+    settings = (config.dropout, content, config.id_dropout, config.lent_length)
+    return SequenceModel(shape, row_of_item, num_known, *settings)
 
 
 def _encoder(folder: Path) -> str | None:
@@ -145,7 +146,7 @@ def build_model(
     is what is popular here, and not what was popular there.
 
     With `content` `[items, content_dim]` (`vectors.item_content`) new items begin at what their content says instead,
-    and what has no train events stands there for good, with the mean of the biases.
+    and what has no train events stands there until `complete`.
 
     Raises:
         CheckpointError: the pretrained model has other sizes.
@@ -158,7 +159,7 @@ def build_model(
             model.head.bias.data.copy_(_log_share(_counts(items)))
         if model.backbone.content is not None and vectors_of is not None:
             model.backbone.content.fit(vectors_of)
-            _rest_on_content(model, _counts(items) == 0)
+            model.head.items.weight.data[_counts(items) == 0] = 0
         return model, {}
     source = pretrained.model
     _check_shape(source.shape, shape_of(config, 0 if content is None else content.shape[1]))
@@ -182,20 +183,10 @@ def build_model(
         model.head.bias[where_known] += source.head.bias[in_source] - there[in_source]
         if content is not None:
             model.head.items.weight.zero_()
-            _rest_on_content(model, (_counts(items) == 0) & ~where_known)
         elif len(in_source):
             model.head.items.weight.add_(vectors[in_source].mean(0))
     reference = {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith("backbone.")}
     return model, reference
-
-
-@torch.no_grad()
-def _rest_on_content(model: SequenceModel, unseen: Tensor) -> None:
-    """Nothing is added to the content of items that no training will see."""
-    rows = model.row_of_item[unseen] - model.num_known
-    model.head.items.weight[rows] = 0
-    if not unseen.all():
-        model.head.bias[unseen] = model.head.bias[~unseen].mean()
 
 
 def complete(tensors: dict[str, Tensor], config: ModelConfig, items: pa.Table) -> dict[str, Tensor]:
