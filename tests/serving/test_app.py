@@ -1,0 +1,76 @@
+"""The service on Ray Serve: it answers, survives the loss of its replica, and is refused where it cannot be."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ray_app.config import Config, apply_overrides
+from ray_app.errors import ConfigError
+from ray_app.registry import Registry, Version
+from ray_app.serving.client import Client
+from ray_app.storage import Storage, join
+
+pytestmark = pytest.mark.cluster
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_a_killed_replica_loses_nothing(
+    ray_cluster: None, config: Config, versions: dict[str, Version], tmp_path: Path
+):
+    import ray
+    from ray import serve
+
+    from ray_app.serving.app import build_app
+    from ray_app.serving.store import NAMESPACE
+
+    port, storage = free_port(), Storage.from_config(config.storage)
+    registry = Registry(storage, config.name)
+    registry.move(*registry.production(), versions["hybrid"].name, "promoted", "test")
+    ours = apply_overrides(config, [f"serve.state_path={tmp_path}", "serve.poll_s=0.2", "serve.log_requests=false"])
+    try:
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        serve.run(build_app(ours), name="test")
+        client = Client(f"http://127.0.0.1:{port}", attempts=8)
+        before = client.recommend("u3")
+        assert before["version"] == versions["hybrid"].name
+        assert client.post_events([{"user_id": "u3", "item_id": 120}])["accepted"] == 1
+        [actor] = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if "recommender" in actor["name"]]
+        handle = ray.get_actor(**actor)
+        os.kill(ray.get(handle.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        after = client.recommend("u3")  # sent again until the next replica is there
+        assert time.monotonic() < deadline
+        newest = client.call("GET", "/v1/users/u3/history?k=1")["items"][0]["item_id"]
+        assert newest == 120
+        assert after["items"] != before["items"]
+        registry.move(*registry.production(), versions["one"].name, "promoted", "test")
+        while client.recommend("u3")["version"] != versions["one"].name:
+            assert time.monotonic() < deadline
+    finally:
+        storage.delete_tree(join(storage.root(config.name), "models", "production.json"))
+        serve.shutdown()
+        ray.kill(ray.get_actor(f"events-{config.name}", NAMESPACE))
+
+
+def test_an_application_from_a_file(config: Config, tmp_path: Path):
+    """What a Serve config file names is built from our own configuration, whose faults are told."""
+    from ray_app.serving.app import from_file
+
+    path = tmp_path / "shop.yaml"
+    path.write_text(yaml.safe_dump({"name": "shop", "serve": {"host": "0.0.0.0", "require_keys": False}}))
+    assert from_file({"config": str(path), "overrides": ["serve.num_replicas=2"]}) is not None
+    with pytest.raises(ConfigError, match="args: unknown"):
+        from_file({"config": str(path), "overides": []})
+    with pytest.raises(ConfigError, match="is not loopback"):
+        from_file({"config": str(path), "overrides": ["serve.require_keys=null"]})
