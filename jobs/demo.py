@@ -2,11 +2,13 @@
 
 Real grocery transactions (Complete Journey, from PyPI) are laid out as a retailer would have them, in the bucket of a
 real S3 server that runs here: the log of one region's stores, the log of all other stores, the catalogue. Then
-`jobs/pipeline.py --config jobs/configs/demo.yaml` does the rest.
+`jobs/pipeline.py`, `jobs/promote.py` and `jobs/serve.py`, all with `--config jobs/configs/demo.yaml`, do the rest.
 """
 
 import argparse
 import os
+import signal
+import socket
 import subprocess
 import sys
 from importlib.resources import as_file, files
@@ -17,9 +19,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 from s3_server import running
+from shopping import serving, shop
 
 from ray_app.config import StorageConfig
 from ray_app.errors import UserError
+from ray_app.registry import RegistryError
 from ray_app.storage import Storage, join
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +38,7 @@ REGION = slice(15, 60)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=ROOT / ".demo", help="where the S3 server keeps its data")
+    parser.add_argument("--stay", action="store_true", help="leave the service running until it is interrupted")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to jobs/configs/demo.yaml")
     args = parser.parse_args()
     console = Console()
@@ -42,9 +47,33 @@ def main() -> None:
         raw = f"s3://{server.bucket}/raw"
         if not (storage := Storage.from_config(StorageConfig())).exists(join(raw, "items_region")):
             write_logs(storage, raw, console)
-        command = [sys.executable, "jobs/pipeline.py", "--config", "jobs/configs/demo.yaml", *args.overrides]
-        console.print(f"\n[bold]{' '.join(['python', *command[1:]])}[/]\n", highlight=False)
-        sys.exit(subprocess.run(command, cwd=ROOT, check=False).returncode)  # noqa: S603 (our own job)
+        for name in ("pipeline", "promote"):
+            command = [sys.executable, *job(name, args.overrides, console)]
+            code = subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603 (our own job)
+            if code not in (0, RegistryError.exit_code):  # a version that is no better leaves the present one serving
+                sys.exit(code)
+        url, folder = f"http://127.0.0.1:{free_port()}", args.folder.absolute()
+        settings = [f"serve.port={url.rpartition(':')[2]}", f"serve.state_path={folder / 'state'}"]
+        command = job("serve", [*args.overrides, *settings, "serve.log_requests=false"], console)
+        with serving(command, url, folder / "service.log") as client:
+            shop(client, console)
+            if args.stay:
+                console.print(f"Look at it: {url}", highlight=False)
+                signal.pause()
+
+
+def job(name: str, overrides: list[str], console: Console) -> list[str]:
+    """The command of a job with the demo's configuration, as a user would type it."""
+    command = [f"jobs/{name}.py", "--config", "jobs/configs/demo.yaml", *overrides]
+    console.print(f"\n[bold]python {' '.join(command)}[/]\n", highlight=False, soft_wrap=True)
+    return command
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def write_logs(storage: Storage, raw: str, console: Console) -> None:

@@ -1,0 +1,172 @@
+"""Latency and throughput of the service beside the same application on plain uvicorn, in one run.
+
+    python jobs/serve.py --config X.yaml serve.log_requests=false [serve.port=8000] &
+    python benchmarks/serving.py --config X.yaml --url http://127.0.0.1:8000 [key=value ...]
+
+Closed loop: so many clients, each of which asks again when it was answered. Open loop: requests begin at a fixed rate,
+whether or not others were answered, and a time counts from when its request was due: a service that stalls is charged
+for all who would have come meanwhile. Users are drawn from the log with a fixed seed; every answer must be a 200.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import uvicorn
+
+from ray_app.config import Config, load_config
+from ray_app.serving.api import build_api
+from ray_app.serving.client import Client, ClientError
+from ray_app.serving.meters import Meters
+from ray_app.serving.service import Service
+from ray_app.serving.store import LocalStore
+from ray_app.storage import Storage
+
+CLIENTS = (1, 16)
+
+
+class Caller:
+    """One connection that asks for recommendations, and what its answers took, in milliseconds."""
+
+    def __init__(self, url: str, bodies: list[bytes]) -> None:
+        self._address = urlsplit(url)
+        self._bodies = bodies
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.times: list[float] = []
+        self.failed = 0
+
+    async def ask(self, due: float) -> None:
+        """One request; its time counts from `due`."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._address.hostname, self._address.port)
+        reader, writer = self._streams
+        writer.write(random.choice(self._bodies))
+        head = await reader.readuntil(b"\r\n\r\n")
+        [length] = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-len")]
+        await reader.readexactly(length)
+        self.times.append((time.perf_counter() - due) * 1000)
+        self.failed += not head.startswith(b"HTTP/1.1 200")
+
+
+def request_bodies(url: str) -> list[bytes]:
+    host = urlsplit(url).netloc
+    bodies = [json.dumps({"user_id": user, "k": 10}).encode() for user in Client(url).call("GET", "/v1/users?k=1000")]
+    head = "POST /v1/recommend HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
+    return [head.format(host, len(body)).encode() + body for body in bodies]
+
+
+async def closed_loop(url: str, bodies: list[bytes], clients: int, seconds: float) -> tuple[list[Caller], float]:
+    callers = [Caller(url, bodies) for _ in range(clients)]
+    start = time.perf_counter()
+
+    async def go_on(caller: Caller) -> None:
+        while (now := time.perf_counter()) < start + seconds:
+            await caller.ask(now)
+
+    await asyncio.gather(*map(go_on, callers))
+    return callers, time.perf_counter() - start
+
+
+async def open_loop(url: str, bodies: list[bytes], rate: float, seconds: float) -> tuple[list[Caller], float]:
+    idle: list[Caller] = []
+    everyone: list[Caller] = []
+
+    async def ask(due: float) -> None:
+        caller = idle.pop() if idle else Caller(url, bodies)
+        if not caller.times:
+            everyone.append(caller)
+        await caller.ask(due)
+        idle.append(caller)
+
+    start, asked = time.perf_counter(), []
+    for number in range(int(rate * seconds)):
+        due = start + number / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        asked.append(asyncio.create_task(ask(due)))
+    await asyncio.gather(*asked)
+    return everyone, time.perf_counter() - start
+
+
+def report(name: str, callers: list[Caller], seconds: float) -> None:
+    times = np.concatenate([caller.times for caller in callers])
+    p50, p99 = np.quantile(times, [0.5, 0.99])
+    failed = sum(caller.failed for caller in callers)
+    print(
+        f"{name:<34} p50 {p50:7.1f} ms  p99 {p99:7.1f} ms  {len(times) / seconds:6.0f}/s  failed {failed}", flush=True
+    )
+
+
+def measure(name: str, url: str, rates: list[float], seconds: float) -> None:
+    bodies = request_bodies(url)
+    asyncio.run(closed_loop(url, bodies, CLIENTS[-1], seconds / 4))  # warm-up
+    for clients in CLIENTS:
+        report(f"{name}, {clients} clients", *asyncio.run(closed_loop(url, bodies, clients, seconds)))
+    for rate in rates:
+        report(f"{name}, open loop at {rate:g}/s", *asyncio.run(open_loop(url, bodies, rate, seconds)))
+
+
+@contextmanager
+def plain(arguments: argparse.Namespace) -> Iterator[str]:
+    """The same application on uvicorn, in a process of its own, without Ray."""
+    with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        probe.close()
+        command = [sys.executable, __file__, "--config", arguments.config, "--plain", folder, "--url", url]
+        command += arguments.overrides
+        process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        try:
+            while process.poll() is None:
+                try:
+                    Client(url, attempts=1).call("GET", "/readyz")
+                    break
+                except ClientError:
+                    time.sleep(0.5)
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def serve_plain(config: Config, folder: str, port: int) -> None:
+    async def make(meters: Meters) -> Service:
+        store = LocalStore(str(Path(folder) / "events.sqlite"))
+        return Service(Storage.from_config(config.storage), config.name, store, config.serve, meters)
+
+    uvicorn.run(build_api(make, config.serve, None), port=port, log_level="warning", access_log=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--url", required=True, help="of the service on Ray Serve")
+    parser.add_argument("--rates", type=float, nargs="*", default=[50, 100, 200], help="of the open loop, per second")
+    parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
+    parser.add_argument("--plain", help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config, arguments.overrides)
+    if arguments.plain:
+        serve_plain(config, arguments.plain, urlsplit(arguments.url).port or 80)
+        return
+    random.seed(0)
+    measure("Ray Serve", arguments.url, arguments.rates, arguments.seconds)
+    with plain(arguments) as url:
+        measure("plain uvicorn", url, arguments.rates, arguments.seconds)
+    print(f"load average at the end: {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
