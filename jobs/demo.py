@@ -65,7 +65,8 @@ def main() -> None:
 def job(name: str, overrides: list[str], console: Console) -> list[str]:
     """The command of a job with the demo's configuration, as a user would type it."""
     command = [f"jobs/{name}.py", "--config", "jobs/configs/demo.yaml", *overrides]
-    console.print(f"\n[bold]python {' '.join(command)}[/]\n", highlight=False, soft_wrap=True)
+    text = f"\npython {' '.join(command)}\n"
+    console.print(text, style="bold", markup=False, highlight=False, soft_wrap=True)
     return command
 
 
