@@ -1,8 +1,10 @@
 """What requests may say and what answers look like: the contract of `/v1`."""
 
+import re
+from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
 MAX_K = 1000
 MAX_HISTORY = 10_000
@@ -10,12 +12,28 @@ MAX_BATCH = 1000
 MAX_EVENTS = 1000
 MAX_IDS = 10_000
 
-ItemId = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Annotated[str, Field(min_length=1, max_length=512)]
+
+def _whole(value: object) -> object:
+    """1.0 is a whole number in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _written_out(value: object) -> object:
+    """A time as text: a number could mean seconds or milliseconds."""
+    if not isinstance(value, datetime | None) and not re.match(r"\d{4}-\d\d-\d\d", str(value)):
+        raise ValueError("should be a time like 2026-01-31T09:30:00Z")
+    return value
+
+
+Whole = Annotated[StrictInt, BeforeValidator(_whole)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Time = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+ItemId = Whole | Annotated[str, Field(min_length=1, max_length=512)]
 """The retailer's own id, a number or text; 12 and "12" are the same id."""
 UserId = ItemId
 Text = Annotated[str, Field(max_length=2000)]
 Label = Annotated[str, Field(max_length=200)]
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Price = Annotated[Number, Field(ge=0)]
 
 
 class Wire(BaseModel):
@@ -28,7 +46,7 @@ class PastEvent(Wire):
     """Something the user did, without saying who it was."""
 
     item_id: ItemId
-    timestamp: AwareDatetime | None = None
+    timestamp: Time | None = None
     """Unset: just now, after what stands before it in the list."""
     event_type: Label | None = None
 
@@ -57,7 +75,7 @@ class Boost(Wire):
     item_ids: Annotated[list[ItemId], Field(max_length=MAX_IDS)] = []
     category: Label | None = None
     brand: Label | None = None
-    weight: Annotated[float, Field(ge=-10, le=10)]
+    weight: Annotated[Number, Field(ge=-10, le=10)]
     """In standard deviations of the user's scores over the catalogue."""
 
 
@@ -70,11 +88,11 @@ class RecommendRequest(Wire):
     user_id: UserId | None = None
     history: Annotated[list[ItemId | PastEvent], Field(max_length=MAX_HISTORY)] = []
     """What the user did besides what is known of `user_id`; ids alone are taken in their order, the newest last."""
-    k: Annotated[StrictInt, Field(ge=1, le=MAX_K)] = 10
+    k: Annotated[Whole, Field(ge=1, le=MAX_K)] = 10
     filters: Filters = Field(default_factory=Filters)
     exclude_seen: StrictBool | None = None
     """Whether items of the history are left out; unset: as the model was evaluated."""
-    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    diversity: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """How much unlikeness to the items above counts against the score."""
     boost: Annotated[list[Boost], Field(max_length=20)] = []
     pin: Annotated[list[ItemId], Field(max_length=100)] = []

@@ -150,7 +150,9 @@ WRONG: list[tuple[str, str, Any, int]] = [
     ("POST", "/v1/recommend", {"user_id": ""}, 422),
     ("POST", "/v1/recommend", {"user_id": True}, 422),
     ("POST", "/v1/recommend", {"user_id": "x" * 513}, 422),
-    ("POST", "/v1/recommend", {"user_id": 2**63}, 422),
+    ("POST", "/v1/recommend", {"boost": [{"weight": False}]}, 422),
+    ("POST", "/v1/recommend", {"history": [{"item_id": 1, "timestamp": 0}]}, 422),
+    ("POST", "/v1/recommend", {"history": [{"item_id": 1, "timestamp": "0"}]}, 422),
     ("POST", "/v1/recommend", b'{"user_id": "\\ud800"}', 422),
     ("POST", "/v1/recommend", {"history": [1.5]}, 422),
     ("POST", "/v1/recommend", {"history": [1] * 10_001}, 422),
@@ -219,6 +221,7 @@ def test_odd_input_that_is_allowed(site: Site):
     history = [100 + n % 40 for n in range(10_000)]
     assert len(site.recommend(history=history, k=7)["items"]) == 7
     assert site.recommend(filters={"category": ["nothing"]})["items"] == []
+    assert site.recommend(user_id=10**40, history=[101.0, -(2**70)], k=2.0)["unknown_items"] == [-(2**70)]
     assert site.recommend(user_id="😀" * 256)["user_known"] is False
     assert len(site.recommend(history=[{"item_id": 101, "timestamp": "2999-01-01T00:00:00Z"}])["items"]) == 10
     found = site.call("GET", "/v1/users/no%20body/history").json
