@@ -41,7 +41,8 @@ def main(config: Config, options: Namespace) -> None:
 
         from ray_app.serving.app import build_app  # noqa: PLC0415 (as above)
 
-        serve.start(http_options={"host": settings.host, "port": settings.port})
+        quiet = {"enable_access_log": False}  # Ray's would name users, by their paths
+        serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=quiet)
         serve.run(build_app(config))
         print(f"serving {version} at http://{settings.host}:{settings.port}", flush=True)
         if "RAY_ADDRESS" in os.environ:

@@ -1,5 +1,6 @@
 """The HTTP application: routes over a `Service`. It runs the same in a replica of Ray Serve and in any ASGI server."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -108,8 +109,9 @@ async def recommend(body: RecommendRequest, service: Served) -> Response:
 async def recommend_batch(body: BatchRequest, service: Served) -> Response:
     """Many answers at once; others' single requests go on in between."""
     answers: list[RecommendAnswer] = []
-    for request in body.requests:
-        answers.append(await service.recommend(request))
+    size = service.settings.max_batch
+    for start in range(0, len(body.requests), size):
+        answers += await asyncio.gather(*map(service.recommend, body.requests[start : start + size]))
     return _json(BatchAnswer.model_construct(answers=answers))
 
 

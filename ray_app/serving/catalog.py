@@ -29,11 +29,16 @@ class Catalog:
         self._price = np.concatenate([[np.nan], prices])
         self._codes: dict[str, dict[str, int]] = {Col.BRAND: {}, Col.CATEGORY: {}}
         self._coded = {name: self._encode(name, self._texts[name]) for name in self._codes}
-        self.available = np.ones(len(self._ids), np.bool_)
-        self.available[PAD] = False
+        self._available = np.ones(len(self._ids), np.bool_)
+        self._available[PAD] = False
 
     def __len__(self) -> int:
         return len(self._ids) - 1
+
+    @property
+    def available(self) -> Mask:
+        """Whether each item can be bought now, `[items + 1]`; may be written to."""
+        return self._available[: len(self._ids)]
 
     def find(self, item: ItemId) -> int:
         """Index of an item, `PAD` if there is none with this id."""
@@ -72,9 +77,9 @@ class Catalog:
             if wanted is not None:
                 passed &= self.labelled(name, wanted)
         if filters.price_min is not None:
-            passed &= self._price >= filters.price_min
+            passed &= self._price[: len(passed)] >= filters.price_min
         if filters.price_max is not None:
-            passed &= self._price <= filters.price_max
+            passed &= self._price[: len(passed)] <= filters.price_max
         if filters.allow is not None:
             allowed = np.zeros(len(self._ids), np.bool_)
             allowed[self.find_all(filters.allow)] = True
@@ -88,7 +93,7 @@ class Catalog:
         codes = self._codes[column]
         wanted = np.zeros(len(codes) + 1, np.bool_)  # the last for items without a label
         wanted[[codes[label] for label in labels if label in codes]] = True
-        found: Mask = wanted[self._coded[column]]
+        found: Mask = wanted[self._coded[column][: len(self._ids)]]
         return found
 
     def put(self, item: ItemId, body: ItemBody) -> int:
@@ -102,9 +107,8 @@ class Catalog:
             index = self._index[str(item)] = len(self._ids) - 1
             for column in self._texts.values():
                 column.append(None)
-            self._price = np.append(self._price, np.nan)
-            self._coded = {name: np.append(column, NOTHING) for name, column in self._coded.items()}
-            self.available = np.append(self.available, True)
+            if index == len(self._price):
+                self._grow()
         for name in self._texts:
             self._texts[name][index] = getattr(body, name)
         self._price[index] = np.nan if body.price is None else body.price
@@ -125,6 +129,13 @@ class Catalog:
         if not re.fullmatch(r"0|-?[1-9]\d{0,18}", str(item), re.ASCII) or not -(2**63) <= int(item) < 2**63:
             raise ValueError(f"item ids of this catalogue are whole numbers, and {str(item)[:40]!r} is none")
         return int(item)
+
+    def _grow(self) -> None:
+        """Room for as many items again, so that adding one by one copies little."""
+        more = len(self._price)
+        self._price = np.concatenate([self._price, np.full(more, np.nan)])
+        self._coded = {name: np.concatenate([codes, np.full(more, NOTHING)]) for name, codes in self._coded.items()}
+        self._available = np.concatenate([self._available, np.ones(more, np.bool_)])
 
     def _encode(self, name: str, labels: list[str | None]) -> NDArray[np.int32]:
         codes = self._codes[name]

@@ -41,3 +41,44 @@ class Content:
         except ValueError as error:
             if "empty vocabulary" not in str(error):
                 raise
+
+
+class Placed:
+    """Items that were added, each by the items it is like: what it is worth to somebody is what they are worth."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._rows: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        self._table: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def put(self, place: int, text: str) -> None:
+        """Place an item, the next one or one that was described anew."""
+        like, weights = self._content.like(text)
+        missing = NEIGHBORS - len(like)
+        row = np.pad(like, (0, missing)), np.pad(weights, (0, missing))
+        self._rows[place : place + 1] = [row]
+        self._table = None
+
+    def scores(self, trained: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`[users, added]` from `[users, items + 1]`; an item that is like no other gets the mean."""
+        like, weights = self._looked_up()
+        alone = weights.sum(axis=1) == 0
+        finite = np.where(np.isfinite(trained[:, like]), trained[:, like], 0)
+        found: NDArray[np.float32] = (finite * weights).sum(axis=2)
+        found[:, alone] = trained[:, 1:].mean(axis=1, keepdims=True)
+        return found
+
+    def vectors(self, trained: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`[added, dim]` from `[items + 1, dim]`, of length 1, or 0 for an item that is like no other."""
+        like, weights = self._looked_up()
+        found: NDArray[np.float32] = (trained[like] * weights[:, :, None]).sum(axis=1)
+        found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+        return found
+
+    def _looked_up(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        if self._table is None:
+            self._table = np.stack([like for like, _ in self._rows]), np.stack([weights for _, weights in self._rows])
+        return self._table

@@ -15,7 +15,7 @@ from ray_app.metrics import top_k
 from ray_app.registry import Version
 from ray_app.schema import PAD
 from ray_app.serving.catalog import Catalog, Mask
-from ray_app.serving.content import Content
+from ray_app.serving.content import Content, Placed
 from ray_app.serving.customers import NOW, Customers, Event, Past
 from ray_app.serving.events import Change
 from ray_app.serving.reasons import Reasons
@@ -55,14 +55,13 @@ class Predictor:
         self.catalog = catalog
         self.customers = customers
         self._scorer = scorer
-        self._vectors = scorer.vectors()
+        self._trained_vectors = self._vectors = scorer.vectors()
         self._index = index
         self._popular = index.by_popularity()
         self._reasons = Reasons(index, catalog)
         self._exclude_seen = exclude_seen
         self._num_trained = len(catalog)
-        self._content = Content([catalog.text(item) for item in range(1, len(catalog) + 1)])
-        self._added: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+        self._added = Placed(Content([catalog.text(item) for item in range(1, len(catalog) + 1)]))
 
     @classmethod
     def load(cls, storage: Storage, version: Version) -> Self:
@@ -143,14 +142,8 @@ class Predictor:
         Raises:
             ValueError: the catalogue's ids are numbers, and this is none.
         """
-        index = self.catalog.put(item, body)
-        if index <= self._num_trained:
-            return
-        like, weights = self._content.like(self.catalog.text(index))
-        self._added[index] = like, weights
-        vector = weights @ self._vectors[like]
-        vector /= max(float(np.linalg.norm(vector)), 1e-9)
-        self._vectors = np.concatenate([self._vectors[:index], vector[None], self._vectors[index + 1 :]])
+        self._describe(item, body)
+        self._place_added()
 
     def set_available(self, item: ItemId, available: bool) -> None:
         """Whether an item can be bought now; an unknown one is passed over."""
@@ -165,7 +158,9 @@ class Predictor:
             else:
                 # Said to a version whose ids had another type, it says nothing here.
                 with suppress(ValueError):
-                    self.put(change.item, ItemBody.model_validate_json(change.value))
+                    self._describe(change.item, ItemBody.model_validate_json(change.value))
+        if changes:
+            self._place_added()
 
     def sample(self, count: int) -> list[ItemId]:
         """Ids of the most popular items, again and again until they are so many: a history to warm up with."""
@@ -184,15 +179,17 @@ class Predictor:
         unknown = {str(event.item) for event in given} & {str(item) for item in past.unknown}
         return past._replace(known=known, unknown=[item for item in past.unknown if str(item) in unknown])
 
+    def _describe(self, item: ItemId, body: ItemBody) -> None:
+        if (place := self.catalog.put(item, body) - self._num_trained - 1) >= 0:
+            self._added.put(place, self.catalog.text(place + self._num_trained + 1))
+
+    def _place_added(self) -> None:
+        if len(self._added):
+            self._vectors = np.concatenate([self._trained_vectors, self._added.vectors(self._trained_vectors)])
+
     def _with_added(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores `[users, items + 1]`, those of added items the weighted mean of the items like them."""
-        if not self._added:
-            return scores
-        columns = [
-            scores[:, like] @ weights if len(like) else scores[:, 1:].mean(axis=1)
-            for like, weights in (self._added[index] for index in sorted(self._added))
-        ]
-        return np.concatenate([scores, np.stack(columns, axis=1)], axis=1)
+        return np.concatenate([scores, self._added.scores(scores)], axis=1) if len(self._added) else scores
 
     def _answer(self, request: RecommendRequest, past: Past, scores: NDArray[np.float32]) -> RecommendAnswer:
         passed = self.catalog.mask(request.filters)

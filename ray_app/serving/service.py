@@ -18,13 +18,14 @@ from ray_app.serving.events import State
 from ray_app.serving.meters import Meters
 from ray_app.serving.predictor import Predictor
 from ray_app.serving.problems import ProblemError
-from ray_app.serving.schemas import MAX_HISTORY, RecommendAnswer, RecommendRequest
+from ray_app.serving.schemas import RecommendAnswer, RecommendRequest
 from ray_app.serving.store import Store
 from ray_app.storage import Storage
 
 RETRY_S = 30.0
 """A version that could not be loaded is tried again after so long: its storage may have been away."""
 LISTED_S = 5.0
+WARM_UP_EVENTS = 500
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ class Service:
     def _fetch(self, name: str) -> Predictor:
         torch.set_num_threads(self.settings.torch_threads)
         predictor = Predictor.load(self._storage, self.registry.find(name))
-        longest = RecommendRequest(history=predictor.sample(MAX_HISTORY))
+        longest = RecommendRequest(history=predictor.sample(WARM_UP_EVENTS))
         for size in (1, self.settings.max_batch):  # the first pass of each kind is slow
             predictor.recommend([longest] * size, [[]] * size)
         return predictor
