@@ -63,7 +63,7 @@ def tuned_run(config: Config, target: Dataset, start: str | None, console: Conso
     storage.write_bytes(join(search.uri, SEARCH_FILE), write_search(search, trials.all(), METRIC).encode())
     if is_over(search, trials):
         storage.delete_tree(search.prefixes_uri)
-    console.print(trials_table(trials.all(), METRIC))
+    console.print(trials_table(search.space, trials.all(), METRIC))
     for sentence in sentences(search.space, trials.all(), METRIC):
         console.print(sentence, highlight=False)
     console.print(f"tune: {verb} {search.uri}", highlight=False, soft_wrap=True)

@@ -12,13 +12,14 @@ from ray_app.report.results import html_table
 from ray_app.report.search_charts import best_so_far, importance_bars, parallel_coordinates
 from ray_app.tuning.findings import importances, sentences
 from ray_app.tuning.search import Search
+from ray_app.tuning.space import Space
 from ray_app.tuning.strategies import MEANING
 from ray_app.tuning.trials import Trial, best_of
 
 STATES = {"finished": "", "stopped": "ended early", "failed": "failed", "open": "open"}
 
 
-def trials_table(trials: Sequence[Trial], metric: str) -> Table:
+def trials_table(space: Space, trials: Sequence[Trial], metric: str) -> Table:
     """All trials, the best score first; those that failed with their reason."""
     best = best_of(trials)
     table = Table(title="Trials", caption=f"{metric} on the validation part; epochs that others trained in brackets")
@@ -26,7 +27,7 @@ def trials_table(trials: Sequence[Trial], metric: str) -> Table:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("settings", overflow="fold")
     for trial in _in_order(trials):
-        cells = [str(trial.number), trial.strategy, _score(trial), _epochs(trial), _told(trial)]
+        cells = [str(trial.number), trial.strategy, _score(trial), _epochs(trial), _told(space, trial)]
         table.add_row(*(Text(cell) for cell in cells), style="bold" if trial is best else None)
     return table
 
@@ -35,20 +36,19 @@ def write_search(search: Search, trials: Sequence[Trial], metric: str) -> str:
     """The page as text."""
     space, name = search.space, escape(search.config.name)
     best = best_of(trials)
-    rows = [_row(trial, is_best=trial is best) for trial in _in_order(trials)]
-    head = "".join(
-        f'<th scope="col">{title}</th>' for title in ("Trial", "Strategy", escape(metric), "Epochs", "Settings")
-    )
+    rows = [_row(space, trial, is_best=trial is best) for trial in _in_order(trials)]
+    titles = {"Trial": "", "Strategy": "text", escape(metric): "", "Epochs": "", "Settings": "text"}
+    head = "".join(f'<th scope="col" class="{kind}">{title}</th>' for title, kind in titles.items())
     told = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences(space, trials, metric))
     used = {trial.strategy for trial in trials}
     meanings = "".join(f"<dt>{key}</dt><dd>{escape(text)}</dd>" for key, text in MEANING.items() if key in used)
-    matters = importance_bars(importances(space, trials)) or "<p>Too few trials to tell.</p>"
+    matters = importance_bars(space, importances(space, trials)) or "<p>Too few trials to tell.</p>"
+    pictures = "".join(f'<figure class="card">{one}</figure>' for one in (best_so_far(trials, metric), matters))
     parts = [
         f'<header><p class="eyebrow">Schedule search</p><h1>{name}</h1></header>',
         section("What was found", f"<ul>{told}</ul><p class='muted'>{_CAUTION}</p><dl>{meanings}</dl>"),
-        section("Best so far", f'<figure class="card">{best_so_far(trials, metric)}</figure>'),
         section("Settings and scores", parallel_coordinates(space, trials, metric)),
-        section("What mattered", f'<p>{_MATTERS}</p><figure class="card">{matters}</figure>'),
+        section("How it went, and what mattered", f'<p>{_MATTERS}</p><div class="grid">{pictures}</div>'),
         section("Trials", html_table("The best first; epochs that other trials had trained in brackets", head, rows)),
         section("How it was made", f"<pre>{escape(search.config.to_yaml())}</pre>"),
     ]
@@ -60,8 +60,8 @@ _CAUTION = (
     "the test part is asked by the evaluation alone."
 )
 _MATTERS = (
-    "Share of the spread of scores that a setting explains among the trials that have it (functional analysis of "
-    "variance); trials that were ended early count with the score they had."
+    "Bars: share of the spread of scores that a setting explains among the trials that have it (functional analysis of "
+    "variance). Trials that were ended early count with the score they had."
 )
 
 
@@ -79,11 +79,11 @@ def _in_order(trials: Sequence[Trial]) -> list[Trial]:
     return sorted(trials, key=lambda trial: (trial.score is None, -(trial.score or 0.0), trial.number))
 
 
-def _row(trial: Trial, *, is_best: bool) -> str:
+def _row(space: Space, trial: Trial, *, is_best: bool) -> str:
     return (
         f'<tr class="{"main" if is_best else "other"}"><th scope="row">{trial.number}</th><td>{trial.strategy}</td>'
         f'<td class="number">{_score(trial)}</td><td class="number">{_epochs(trial)}</td>'
-        f"<td>{escape(_told(trial))}</td></tr>"
+        f"<td>{escape(_told(space, trial))}</td></tr>"
     )
 
 
@@ -95,8 +95,8 @@ def _epochs(trial: Trial) -> str:
     return f"{trial.spent} (+{trial.reused})" if trial.reused else str(trial.spent)
 
 
-def _told(trial: Trial) -> str:
+def _told(space: Space, trial: Trial) -> str:
     """Settings that differ from the configured ones; the reason of a failure."""
     fate = f"{STATES[trial.state]}: {trial.error}" if trial.error else STATES[trial.state]
-    settings = ", ".join(f"{path.removeprefix('schedule.')} {value}" for path, value in trial.values.items())
+    settings = ", ".join(f"{space.label(path)} {value}" for path, value in trial.values.items())
     return "; ".join(part for part in (fate, settings or "as configured") if part)

@@ -90,7 +90,7 @@ def parallel_coordinates(space: Space, trials: Sequence[Trial], metric: str) -> 
         return f'<polyline {style} points="{points}"><title>trial {trial.number}: {trial.score:.4f}</title></polyline>'
 
     lines = "".join(line(trial) for trial in sorted(scored, key=lambda trial: (trial is best, trial.score)))
-    drawn = "".join(_axis(number, path, distribution) for number, (path, distribution) in enumerate(axes))
+    drawn = "".join(_axis(number, space.label(path), distribution) for number, (path, distribution) in enumerate(axes))
     label = f"{len(scored)} trials by their settings and {metric}; the best is trial {best.number}"
     return (
         f'<div class="scroll"><svg class="chart" style="min-width:{width * 0.8:.0f}px" role="img" '
@@ -98,19 +98,19 @@ def parallel_coordinates(space: Space, trials: Sequence[Trial], metric: str) -> 
     )
 
 
-def importance_bars(found: Sequence[Importance]) -> str:
+def importance_bars(space: Space, found: Sequence[Importance]) -> str:
     """How much each setting mattered."""
     if not found:
         return ""
     rows = "".join(
-        f'<text x="0" y="{row * BAR_ROW + 17}">{escape(one.path)}</text>'
-        f'<rect class="mean" x="290" y="{row * BAR_ROW + 6}" width="{200 * one.share:.1f}" height="14" rx="2"/>'
-        f'<text x="500" y="{row * BAR_ROW + 17}">{one.share:.0%} of {one.trials} trials</text>'
+        f'<text x="0" y="{row * BAR_ROW + 17}">{escape(space.label(one.path))}</text>'
+        f'<rect class="mean" x="170" y="{row * BAR_ROW + 6}" width="{140 * one.share:.1f}" height="14" rx="2"/>'
+        f'<text x="320" y="{row * BAR_ROW + 17}">{one.share:.0%} of {one.trials} trials</text>'
         for row, one in enumerate(found)
     )
-    label = "importance: " + ", ".join(f"{one.path} {one.share:.0%}" for one in found)
+    label = "importance: " + ", ".join(f"{space.label(one.path)} {one.share:.0%}" for one in found)
     height = len(found) * BAR_ROW + 6
-    return f'<svg class="chart" viewBox="0 0 620 {height}" role="img" aria-label="{escape(label)}">{rows}</svg>'
+    return f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">{rows}</svg>'
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
@@ -139,11 +139,8 @@ def _share(distribution: Distribution, value: Any) -> float:
     return float(min(max((value - low) / (high - low), 0.0), 1.0))
 
 
-def _axis(number: int, path: str, distribution: Distribution) -> str:
+def _axis(number: int, name: str, distribution: Distribution) -> str:
     x = _axis_x(number)
-    name, (group, _, key) = path, path.rpartition(".")
-    if group:
-        name = f"{group.removeprefix('evaluate.').removeprefix('schedule.').removeprefix('phases.')} {key}"
     marks = "".join(
         f'<text class="tick" x="{x + 5:.1f}" y="{_axis_y(distribution, value) + 4:.1f}">'
         f"{escape(f'{value:.3g}' if isinstance(value, float) else str(value))}</text>"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ray_app.tune_config import Strategy
-from ray_app.tuning.proposals import STRATEGY, study_of
+from ray_app.tuning.proposals import study_of
 from ray_app.tuning.space import Space
 from ray_app.tuning.strategies import MEANING
 from ray_app.tuning.trials import Trial, best_of
@@ -26,11 +26,11 @@ _WORTH: tuple[tuple[tuple[Strategy, ...], Strategy, str], ...] = (
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of the spread of scores one setting explains."""
+    """How much of the spread of scores one setting explains, among the trials that have it."""
 
     path: str
     share: float
-    """Of what all settings explain together, between 0 and 1."""
+    """Of what strategy and settings that all these trials have explain together, between 0 and 1."""
     trials: int
     """That have the setting."""
 
@@ -38,15 +38,14 @@ class Importance:
 def importances(space: Space, trials: Sequence[Trial]) -> list[Importance]:
     """Settings that enough trials have, the most important first.
 
-    By functional analysis of variance (Hutter, Hoos and Leyton-Brown 2014), among the trials that have the setting.
+    By functional analysis of variance (Hutter, Hoos and Leyton-Brown 2014).
     """
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # noqa: PLC0415 (takes seconds)
 
     scored = [trial for trial in trials if trial.score is not None]
     found = []
-    for path in [STRATEGY, *space.distributions]:
-        having = [trial for trial in scored if path == STRATEGY or path in space.active(trial.strategy)]
-        study = study_of(space, having)
+    for path in space.distributions:
+        study = study_of(space, [trial for trial in scored if path in space.active(trial.strategy)])
         known = [trial for trial in study.trials if path in trial.params]
         common = set.intersection(*(set(trial.params) for trial in known)) if known else set[str]()
         if len(known) < FEW or len({trial.value for trial in known}) < 2:

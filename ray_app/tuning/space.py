@@ -1,5 +1,6 @@
 """What a search chooses among: strategies, and the settings that matter under each."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -67,6 +68,11 @@ class Space:
         for part in path.split("."):
             node = node[int(part) if isinstance(node, list | tuple) else part]
         return node
+
+    def label(self, path: str) -> str:
+        """A short name of a setting, with phases by their names."""
+        place = re.fullmatch(r"((?:evaluate\.scratch_)?schedule\.phases\.\d+)\.(.+)", path)
+        return f"{self.configured(f'{place[1]}.name')}.{place[2]}" if place else path
 
     def resolve(self, candidate: Candidate) -> tuple[Config, Schedule]:
         """The configuration and the schedule of a run of the candidate.

@@ -88,7 +88,7 @@ def test_the_page_tells_of_every_trial_and_needs_no_network() -> None:
     page = Page(write_search(SEARCH, TRIALS, "ndcg@10"))
     assert "script" not in {tag for tag, _ in page.tags}
     assert EVIL in page.text
-    for text in ("shop", "Trial 3 is best", "0.1560", "20 (+5)", "ended early", "l2_sp 0.01", "num_trials: 20"):
+    for text in ("shop", "Trial 3 is best", "0.1560", "20 (+5)", "ended early", "full.l2_sp 0.01", "num_trials: 20"):
         assert text in page.text
     for tag, attributes in page.tags:
         assert not {"src", "href"} & attributes.keys()
@@ -119,14 +119,14 @@ def test_lines_leave_out_settings_without_use() -> None:
 
 
 def test_bars_are_as_long_as_their_share() -> None:
-    svg = ElementTree.fromstring(importance_bars([Importance("a", 0.75, 9), Importance("b<", 0.25, 8)]))
-    assert [bar.get("width") for bar in svg.findall("rect")] == ["150.0", "50.0"]
-    assert importance_bars([]) == ""
+    svg = ElementTree.fromstring(importance_bars(SEARCH.space, [Importance("a", 0.75, 9), Importance("b<", 0.25, 8)]))
+    assert [bar.get("width") for bar in svg.findall("rect")] == ["105.0", "35.0"]
+    assert importance_bars(SEARCH.space, []) == ""
 
 
 def test_the_terminal_shows_the_best_first_and_why_others_failed() -> None:
     console = Console(width=150, file=io.StringIO(), record=True)
-    console.print(trials_table(TRIALS, "ndcg@10"))
+    console.print(trials_table(SEARCH.space, TRIALS, "ndcg@10"))
     lines = console.export_text().splitlines()
     first = next(number for number, line in enumerate(lines) if "0.1560" in line)
     assert all("0.15" not in line and "0.14" not in line for line in lines[:first])

@@ -89,6 +89,9 @@ def test_a_space_of_ones_own() -> None:
     assert set(space.active("full")) == {"model.dropout", "schedule.phases.0.epochs"}  # the epochs of all
     assert set(space.active("scratch")) == {"model.dropout"}
     assert space.configured("schedule.phases.0.epochs") == 10
+    assert space.label(SCRATCH_RATE) == "scratch.learning_rate"
+    assert space.label("schedule.phases.1.groups.0.rate") == "full.groups.0.rate"
+    assert space.label("model.dropout") == "model.dropout"
     assert space.max_epochs == 100  # of scratch
     assert [candidate.strategy for candidate in space.anchors] == ["configured", "linear_probe"]
     assert len(space.grid) == 3 * 3 + 3 * 3 + 3
