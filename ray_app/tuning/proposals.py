@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ray_app.errors import UserError
+from ray_app.errors import ConfigError, UserError
 from ray_app.tune_config import Distribution, Strategy, TuneConfig, Value
 from ray_app.tuning.space import Candidate, Space
 from ray_app.tuning.trials import Trial
@@ -35,7 +35,7 @@ def propose(space: Space, tune: TuneConfig, trials: Sequence[Trial]) -> Candidat
     if tune.search == "grid":
         ahead += space.grid
     for candidate in ahead:
-        if space.key(candidate) not in tried:
+        if _is_new(space, candidate, tried):
             return candidate
     if tune.search == "grid":
         return None
@@ -43,26 +43,34 @@ def propose(space: Space, tune: TuneConfig, trials: Sequence[Trial]) -> Candidat
     for attempt in range(ATTEMPTS):
         study.sampler = _sampler(tune, [tune.seed, len(trials), attempt])
         candidate = _suggested(space, study.ask())
-        if space.key(candidate) not in tried:
+        if _is_new(space, candidate, tried):
             return candidate
     return None
+
+
+def _is_new(space: Space, candidate: Candidate, tried: set[str]) -> bool:
+    """Whether it is a training of its own; settings that exclude each other are none."""
+    try:
+        return space.key(candidate) not in tried
+    except ConfigError:
+        return False
 
 
 def study_of(space: Space, trials: Sequence[Trial]) -> "Study":
     """The trials as Optuna knows them: strategy and settings as parameters, the score as value.
 
-    Open trials count as running, for TPE to keep away from them; failed ones as failed.
+    Open trials count as running, for TPE to keep away from them; those without a score as failed.
     """
     optuna = _optuna()
     study: Study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(0))
-    states = {"open": optuna.trial.TrialState.RUNNING, "failed": optuna.trial.TrialState.FAIL}
+    states = optuna.trial.TrialState
     for trial in trials:
         if trial.strategy not in space.strategies:
             continue
         active = space.active(trial.strategy)
         known = {path: trial.values.get(path, space.configured(path)) for path in active}
         known = {path: value for path, value in known.items() if active[path].has(value)}
-        state = states.get(trial.state, optuna.trial.TrialState.COMPLETE)
+        ended = states.FAIL if trial.score is None else states.COMPLETE
         study.add_trial(
             optuna.trial.create_trial(
                 params={STRATEGY: trial.strategy, **known},
@@ -70,8 +78,8 @@ def study_of(space: Space, trials: Sequence[Trial]) -> "Study":
                     STRATEGY: optuna.distributions.CategoricalDistribution(space.strategies),
                     **{path: _as_optuna(active[path]) for path in known},
                 },
-                value=trial.score if state == optuna.trial.TrialState.COMPLETE else None,
-                state=state,
+                value=None if trial.state == "open" else trial.score,
+                state=states.RUNNING if trial.state == "open" else ended,
             )
         )
     return study

@@ -72,9 +72,14 @@ class Search:
         """Snapshots at the ends of phases, which other trials go on from."""
         return join(self.uri, "prefixes")
 
+    @property
+    def trials_uri(self) -> str:
+        """The files of the trials."""
+        return join(self.uri, "trials")
+
     def trials(self) -> Trials:
         """All that were proposed until now."""
-        return Trials(self.storage, join(self.uri, "trials"))
+        return Trials(self.storage, self.trials_uri)
 
     def run_of(self, candidate: Candidate) -> Run:
         """The training run of a candidate: what `finetune` would make of its configuration."""

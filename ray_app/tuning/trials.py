@@ -59,7 +59,7 @@ class Trials:
     def __init__(self, storage: Storage, uri: str) -> None:
         self._storage, self._uri = storage, uri
         found = [entry.uri for entry in storage.list_files(uri) if entry.uri.endswith(".json")]
-        self.by_number = {trial.number: trial for trial in map(self._read, found)}
+        self.by_number = {trial.number: trial for trial in (_read(storage, name) for name in found)}
 
     def all(self) -> list[Trial]:
         """In the order in which they were proposed."""
@@ -69,10 +69,6 @@ class Trials:
         """Those that nothing more will become of."""
         return [trial for trial in self.all() if trial.state != "open"]
 
-    def read(self, number: int) -> Trial:
-        """One trial as it was kept last."""
-        return self._read(self._path(number))
-
     def update(self, trial: Trial) -> None:
         """Replace what is known of a trial; kept by `keep` alone."""
         self.by_number[trial.number] = trial
@@ -80,20 +76,29 @@ class Trials:
     def keep(self, trial: Trial) -> None:
         """Replace what is known of a trial, and write it."""
         self.update(trial)
-        self._storage.write_bytes(self._path(trial.number), trial.model_dump_json(indent=1).encode())
+        self._storage.write_bytes(_path(self._uri, trial.number), trial.model_dump_json(indent=1).encode())
 
     def spent(self) -> int:
         """Epochs that were trained, reused ones counted once."""
         return sum(trial.spent for trial in self.by_number.values())
 
-    def _path(self, number: int) -> str:
-        return join(self._uri, f"{number:04}.json")
 
-    def _read(self, uri: str) -> Trial:
-        try:
-            return Trial.model_validate_json(self._storage.read_bytes(uri))
-        except ValidationError as error:
-            raise DataError(f"{uri}: not a trial of this version; delete it to have it run again ({error})") from None
+def read_trial(storage: Storage, uri: str, number: int) -> Trial:
+    """One of the trials that are kept at `uri`."""
+    return _read(storage, _path(uri, number))
+
+
+def _path(uri: str, number: int) -> str:
+    return join(uri, f"{number:04}.json")
+
+
+def _read(storage: Storage, uri: str) -> Trial:
+    try:
+        return Trial.model_validate_json(storage.read_bytes(uri))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        reason = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        raise DataError(f"{uri}: not a trial of this version ({reason}); delete it to have it run again") from None
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:

@@ -73,6 +73,9 @@ class _Keeper(_Unpickled, Callback):  # type: ignore[misc]
         """See `Callback`."""
         if "trial" in result:
             now = Trial.model_validate_json(result["trial"])
+            if now.state == "failed":  # what it had done until then counts
+                failure = {"state": now.state, "error": now.error, "score": None}
+                now = self._trials.by_number[now.number].model_copy(update=failure)
             self._trials.update(now.model_copy(update={"seconds": result["time_total_s"]}))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:

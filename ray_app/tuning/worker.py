@@ -24,7 +24,7 @@ from ray_app.training.trainer import loop_settings
 from ray_app.training.world import World
 from ray_app.tuning.prefixes import keep_prefix, longest_prefix
 from ray_app.tuning.search import Search
-from ray_app.tuning.trials import Record, Trial, epochs_of, result_of
+from ray_app.tuning.trials import Record, Trial, epochs_of, read_trial, result_of
 
 
 def run_trial(config: dict[str, Any], search: Search) -> None:
@@ -32,7 +32,7 @@ def run_trial(config: dict[str, Any], search: Search) -> None:
 
     A fault is reported, not raised: the search goes on with the next trial, in the same process.
     """
-    trial = search.trials().read(config["number"])
+    trial = read_trial(search.storage, search.trials_uri, config["number"])
     try:
         train_trial(search, trial, tune.report)
     except Exception as error:

@@ -93,6 +93,15 @@ def test_a_small_space_ends_when_it_is_exhausted() -> None:
     assert propose(here, TuneConfig(), trials) is None
 
 
+def test_settings_that_exclude_each_other_are_passed_over() -> None:
+    own = "tune.space={model.dim: {choice: [8, 12]}, model.num_heads: {choice: [2, 3]}}"
+    here = space(own, "tune.strategies=[scratch]", "model.dim=24")
+    for search, number in (("grid", 3), ("random", 3)):
+        trials = tried(here, TuneConfig(num_trials=99, search=search))
+        assert len(trials) == 2 + number  # 8 is no multiple of 3
+        assert {"model.dim": 8, "model.num_heads": 3} not in [trial.values for trial in trials]
+
+
 def test_failed_and_open_trials_are_not_proposed_again() -> None:
     here = space()
     trials = tried(here, TuneConfig(num_trials=8))

@@ -56,20 +56,22 @@ def processes_of_trials() -> list[str]:
             words = line.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if "ray::" in words and "ImplicitFunc" in words:
+        if words.startswith("ray::") and ("ImplicitFunc" in words or "run_trial" in words):
             found.append(words)
     return found
 
 
 def test_a_killed_search_goes_on_where_it_was(search: Search, tmp_path: Path) -> None:
     job = start_job(search.config, tmp_path)
-    deadline = time.monotonic() + 200
+    deadline, seen = time.monotonic() + 200, False
     while len(search.trials().over()) < 3:
+        seen = seen or bool(processes_of_trials())
         assert job.poll() is None, (tmp_path / "log").read_text()
         assert time.monotonic() < deadline, (tmp_path / "log").read_text()
         time.sleep(0.05)
     job.send_signal(signal.SIGKILL)
     job.wait(30)
+    assert seen
     before = {trial.number: trial for trial in search.trials().over()}
     assert 3 <= len(before) < NUM_TRIALS
     assert not is_over(search, search.trials())
