@@ -22,6 +22,11 @@ class _InLastPhase:
         decision = str(super().on_trial_result(tune_controller, trial, result))  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE) if result["is_anchor"] else decision
 
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """See `TrialScheduler`: one that failed, or never came to its last phase, sets no mark for others."""
+        if result.get("is_judged"):
+            super().on_trial_complete(tune_controller, trial, result)  # type: ignore[misc]
+
 
 class _Halving(_InLastPhase, ASHAScheduler):  # type: ignore[misc]
     """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934) on epochs that span the phases."""

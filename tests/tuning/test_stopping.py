@@ -7,7 +7,7 @@ from ray.tune.schedulers import FIFOScheduler
 
 from ray_app.config import apply_overrides, parse_config
 from ray_app.data.dataset import Dataset
-from ray_app.storage import Storage
+from ray_app.storage import Storage, join
 from ray_app.tuning.search import Search
 from ray_app.tuning.space import Candidate
 from ray_app.tuning.stopping import Budget, build_scheduler
@@ -62,6 +62,16 @@ def test_a_trial_behind_is_ended_in_its_last_phase(kind: str) -> None:
     assert set(decisions(build_scheduler(here, []), here, trial(8, [0.05] * 20))) == {"CONTINUE"}
 
 
+def test_a_trial_that_failed_sets_no_mark() -> None:
+    """Its missing score was entered into the rungs, and numpy warned of it in every later trial."""
+    here = search()
+    scheduler, now = build_scheduler(here, []), Running()
+    scheduler.on_trial_add(None, now)
+    failed = trial(8, [0.5]).model_copy(update={"records": [], "score": None})
+    scheduler.on_trial_complete(None, now, result_of(failed, CONFIG.schedule, "ndcg@10", 2))
+    assert not any(recorded for _, recorded in scheduler._brackets[0]._rungs)
+
+
 def test_anchors_are_run_to_their_end() -> None:
     here = search()
     assert set(decisions(build_scheduler(here, PAST), here, trial(1, [0.05] * 20))) == {"CONTINUE"}
@@ -79,10 +89,8 @@ def test_no_scheduler_ends_nothing() -> None:
     assert type(build_scheduler(search("tune.scheduler=none"), PAST)) is FIFOScheduler
 
 
-def test_the_search_ends_with_its_budget(tmp_path: Any) -> None:
-    trials = Trials(
-        Storage.from_config(CONFIG.storage.model_copy(update={"path": str(tmp_path)})), f"{tmp_path}/trials"
-    )
+def test_the_search_ends_with_its_budget(storage: Storage) -> None:
+    trials = Trials(storage, join(storage.path, "trials"))
     for one in PAST[:3]:
         trials.keep(one.model_copy(update={"number": one.number - 2, "reused": 10}))
     assert trials.spent() == 3 * 30
@@ -95,13 +103,12 @@ def test_the_search_ends_with_its_budget(tmp_path: Any) -> None:
     assert Proposals(search("tune.num_trials=3"), trials).next() is None
 
 
-def test_trials_that_were_open_come_first_and_under_their_number(tmp_path: Any) -> None:
-    storage = Storage.from_config(CONFIG.storage.model_copy(update={"path": str(tmp_path)}))
-    here, trials = search(), Trials(storage, f"{tmp_path}/trials")
+def test_trials_that_were_open_come_first_and_under_their_number(storage: Storage) -> None:
+    here, trials = search(), Trials(storage, join(storage.path, "trials"))
     first = Proposals(here, trials)
     assert [first.suggest("") for _ in range(4)] == [{"number": number} for number in range(4)]
     trials.keep(trials.by_number[1].model_copy(update={"state": "finished", "score": 0.5}))
-    again = Trials(storage, f"{tmp_path}/trials")
+    again = Trials(storage, join(storage.path, "trials"))
     assert [one.state for one in again.all()] == ["open", "finished", "open", "open"]
     proposals = Proposals(here, again)
     assert [proposals.suggest("") for _ in range(4)] == [{"number": number} for number in (0, 2, 3, 4)]
