@@ -155,6 +155,13 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
     assert load_config(None, ["data.format=recbole"]).data.format == "recbole"
 
 
+@pytest.mark.parametrize("text", ["", "tune:", "tune: {}", "tune: {seed: 7}"])
+def test_a_job_may_begin_a_section_that_its_file_leaves_out(tmp_path: Path, text: str) -> None:
+    tune = load_config(written(tmp_path, text), ["tune.num_trials=3"], section="tune").tune
+    assert tune is not None
+    assert (tune.num_trials, tune.seed) == (3, 7 if "seed" in text else 0)
+
+
 # --- overrides
 
 

@@ -36,7 +36,7 @@ def search(make_search: MakeSearch, monkeypatch: pytest.MonkeyPatch) -> Search:
     strategies = "tune.strategies=[configured, full, gradual]"
     limits = ["tune.max_concurrent_trials=1", "tune.search=random", "tune.grace_epochs=1"]
     overrides = [f"tune.space={space}", strategies, *limits, f"tune.num_trials={NUM_TRIALS}"]
-    return make_search("resumed", *overrides, "schedule.phases.1.epochs=8")
+    return make_search("resumed", *overrides, "schedule.phases.1.epochs=8", "evaluate.scratch=false")
 
 
 def start_job(config: Config, folder: Path) -> subprocess.Popen[bytes]:
@@ -80,7 +80,7 @@ def test_a_killed_search_goes_on_where_it_was(search: Search, tmp_path: Path) ->
         assert time.monotonic() < deadline, "processes of trials outlive their job"
         time.sleep(0.5)
 
-    run = stages.finetune_run(search.config, search.dataset)
+    run = stages.compared_runs(search.config, search.dataset)["fine-tuned"]  # as in the pipeline
     trials = search.trials().all()
     assert [trial.number for trial in trials] == list(range(NUM_TRIALS))
     assert len({trial.key for trial in trials}) == NUM_TRIALS
