@@ -58,15 +58,17 @@ def train_trial(search: Search, trial: Trial, report: Callable[[dict[str, Any]],
     trial = trial.model_copy(update={"reused": epochs_of(start.progress.records) if start else 0})
 
     def tell(record: Record, now: Snapshot) -> None:
-        progress = now.progress
         if not record:
             return
-        if progress.epoch == 0:
+        if now.progress.epoch == 0:
             keep_prefix(storage, folder, run, now)
+        tell_place(now.progress)
+
+    def tell_place(progress: Progress) -> None:
         report(result_of(standing(trial, schedule, progress), schedule, METRIC, len(search.space.anchors)))
 
     if start is not None and start.progress.phase == len(schedule.phases):
-        tell(start.progress.records[-1], start)
+        tell_place(start.progress)
     else:
         fit(task, schedule, loop_settings(run, device), World.current(device), tell, start)
 
