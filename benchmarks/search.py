@@ -105,7 +105,7 @@ def trained(search: Search, trial: Trial, scheduler: object) -> Trial:
     try:
         train_trial(search, trial, report)
     except Ended:
-        return now[-1].model_copy(update={"state": "stopped"})
+        return now[-1] if now[-1].state == "finished" else now[-1].model_copy(update={"state": "stopped"})
     return now[-1]
 
 
