@@ -35,7 +35,6 @@ def main(config: Config, options: Namespace) -> None:
     if version is None:
         raise RegistryError("nothing is in production; run jobs/promote.py first")
     _set_environment(loopback=is_loopback(settings.host))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with connected():
         from ray import serve  # noqa: PLC0415 (reads the environment set above)
 
@@ -47,6 +46,7 @@ def main(config: Config, options: Namespace) -> None:
         print(f"serving {version} at http://{settings.host}:{settings.port}", flush=True)
         if "RAY_ADDRESS" in os.environ:
             return
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # now, since Ray sets one of its own
         try:
             while True:
                 time.sleep(3600)

@@ -83,14 +83,15 @@ function card(item, before) {
   const buy = made.querySelector(".buy");
   buy.setAttribute("aria-label", `Buy ${item.title}`);
   buy.addEventListener("click", telling(() => purchase(item)));
-  if (before && !before.has(String(item.item_id))) made.classList.add("fresh");
+  if (before && !before.includes(String(item.item_id))) made.classList.add("fresh");
   return made;
 }
 
 async function purchase(item) {
   await call("/v1/events", { events: [{ user_id: state.user, item_id: item.item_id }] });
-  const changed = await refresh();
-  say(`${item.title} bought; ${changed ? `${changed} recommendations are new` : "the recommendations stay as they are"}.`);
+  const { fresh, moved } = await refresh();
+  const change = fresh ? `${fresh} of the recommendations are new` : `the recommendations ${moved ? "moved" : "stay"}`;
+  say(`${item.title} bought; ${change}.`);
 }
 
 async function column(version, place) {
@@ -100,7 +101,7 @@ async function column(version, place) {
     filters: category ? { category: [category] } : {}, ...($("unseen").checked ? { exclude_seen: true } : {}),
   });
   const before = state.shown.get(place);
-  const known = new Set(answer.items.map((item) => String(item.item_id)));
+  const known = answer.items.map((item) => String(item.item_id));
   const box = document.createElement("div");
   const title = document.createElement("h3");
   title.textContent = `Model ${answer.version}${answer.user_known ? "" : " · nothing is known of this customer"}`;
@@ -108,7 +109,8 @@ async function column(version, place) {
   list.className = "cards";
   fill(list, answer.items.map((item) => card(item, before)), "Nothing passes this filter.");
   box.append(title, list);
-  return { box, known, fresh: before ? [...known].filter((id) => !before.has(id)).length : 0 };
+  const fresh = before ? known.filter((id) => !before.includes(id)).length : 0;
+  return { box, known, fresh, moved: before && before.join() !== known.join() };
 }
 
 async function refresh() {
@@ -119,7 +121,7 @@ async function refresh() {
     column($("version").value, 0),
     other ? column(other, 1) : null,
   ]);
-  if (turn !== state.asked) return 0; // somebody else was chosen meanwhile
+  if (turn !== state.asked) return {}; // somebody else was chosen meanwhile
   fill($("bought"), past.items.map((item) => row(item, item.timestamp ? item.timestamp.slice(0, 10) : "")), "Nothing yet.");
   $("bought-count").textContent = past.items.length ? "newest first" : "";
   const shown = [first, second].filter(Boolean);
@@ -130,7 +132,7 @@ async function refresh() {
   for (const label of new Set(past.items.map((item) => item.category).filter(Boolean).sort())) {
     if (!categories.has(label)) $("category").add(new Option(label, label));
   }
-  return first.fresh;
+  return first;
 }
 
 async function choose(user) {
