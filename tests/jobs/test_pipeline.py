@@ -112,7 +112,7 @@ def forget_the_fine_tuning(storage: Storage) -> None:
     root = storage.root(NAME)
     for entry in storage.list_files(root):
         name, _, rest = entry.uri.removeprefix(f"{root}/").partition("/")
-        if name in ("evaluations", "predictions", "finetune") or rest.startswith("finetune"):
+        if name in ("evaluations", "predictions", "finetune", "models") or rest.startswith("finetune"):
             storage.delete_tree(entry.uri)
     assert not files(storage, "metrics.json")
 
@@ -127,8 +127,11 @@ def in_phase_full(storage: Storage) -> bool:
 
 
 def metrics_of(storage: Storage) -> dict[str, object]:
-    [uri] = files(storage, "metrics.json")
-    found: dict[str, object] = json.loads(storage.read_bytes(uri))
+    evaluated, registered = sorted(files(storage, "metrics.json"))
+    assert "/evaluations/" in evaluated
+    assert "/models/" in registered
+    assert storage.read_bytes(evaluated) == storage.read_bytes(registered)
+    found: dict[str, object] = json.loads(storage.read_bytes(evaluated))
     return found
 
 
