@@ -1,6 +1,6 @@
 """Items alike by what is written of them: how an item is placed that no model was trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ SHARPNESS = 4
 class Content:
     """TF-IDF over the texts of the items 1, 2, ...; fitted when it is first asked."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Callable[[], Sequence[str]]) -> None:
         self._texts = texts
         self._vectors: Any = None
         self._vectorizer: Any = None
@@ -37,7 +37,7 @@ class Content:
 
         self._vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
         try:
-            self._vectors = self._vectorizer.fit_transform(self._texts)
+            self._vectors = self._vectorizer.fit_transform(self._texts())
         except ValueError as error:
             if "empty vocabulary" not in str(error):
                 raise

@@ -61,7 +61,7 @@ class Predictor:
         self._reasons = Reasons(index, catalog)
         self._exclude_seen = exclude_seen
         self._num_trained = len(catalog)
-        self._added = Placed(Content([catalog.text(item) for item in range(1, len(catalog) + 1)]))
+        self._added = Placed(Content(lambda: [catalog.text(item) for item in range(1, self._num_trained + 1)]))
 
     @classmethod
     def load(cls, storage: Storage, version: Version) -> Self:
