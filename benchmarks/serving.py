@@ -49,9 +49,12 @@ class Caller:
 
     async def ask(self, due: float) -> None:
         """One request; its time counts from `due`."""
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(self._address.hostname, self._address.port)
-        reader, writer = self._streams
+        reader, writer = self._streams or (None, None)
+        if (
+            reader is None or writer is None or reader.at_eof()
+        ):  # a server closes a connection that was idle for seconds
+            reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port)
+            self._streams = reader, writer
         writer.write(random.choice(self._bodies))
         head = await reader.readuntil(b"\r\n\r\n")
         [length] = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-len")]
