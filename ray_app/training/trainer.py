@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ray.train import (
     LoggingConfig,
     RunConfig,
     ScalingConfig,
+    UserCallback,
 )
 from ray.train.torch import TorchTrainer, get_device
 
@@ -37,12 +39,15 @@ CONTROLLER_FAILURES = 3
 """Without a limit Ray Train waits for ever for resources that the cluster does not have."""
 
 
-def build_trainer(run: Run, board: ActorHandle[Any] | None = None) -> TorchTrainer:
+def build_trainer(
+    run: Run, board: ActorHandle[Any] | None = None, callbacks: Sequence[UserCallback] = ()
+) -> TorchTrainer:
     """A trainer for `run`; fitting it again after a loss goes on from the last checkpoint.
 
     Args:
         run: what to train.
         board: a `progress.Board` actor that is told of every epoch, or None.
+        callbacks: what else is told of every report; it has all records of the run until then.
     """
     train = run.config.train
     filesystem, path = run.storage.filesystem(run.work_uri)
@@ -59,6 +64,7 @@ def build_trainer(run: Run, board: ActorHandle[Any] | None = None) -> TorchTrain
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=CONTROLLER_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
+            callbacks=list(callbacks),
             logging_config=LoggingConfig(log_level="ERROR"),  # what a person wants to know comes by the board
         ),
     )
@@ -112,7 +118,7 @@ def _report(
     run: Run, world: World, board: ActorHandle[Any] | None, record: dict[str, float | str], now: Snapshot
 ) -> None:
     """Every rank reports, rank 0 brings the checkpoint; the upload goes on while training does."""
-    metrics = {**record, **_place(now.progress)}
+    metrics = {**record, **_place(now.progress), "records": now.progress.records}
     if world.rank:
         ray.train.report(metrics)
         return

@@ -7,6 +7,7 @@ from ray import tune
 from ray.tune import Callback, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
+from ray_app.tuning.distributed import run_distributed_trial
 from ray_app.tuning.proposals import propose
 from ray_app.tuning.room import Room
 from ray_app.tuning.search import Search
@@ -109,8 +110,9 @@ def build_tuner(search: Search, trials: Trials, room: Room, folder: str, tell: C
         folder: for Ray Tune's own files, of which nothing is needed afterwards.
         tell: called with each trial that is over.
     """
-    trainable = tune.with_parameters(run_trial, search=search)
     budget, train = search.tune, search.config.train
+    is_packed = train.num_workers == 1
+    trainable = tune.with_parameters(run_trial if is_packed else run_distributed_trial, search=search)
     return Tuner(
         tune.with_resources(trainable, room.resources),
         tune_config=TuneConfig(
@@ -119,7 +121,7 @@ def build_tuner(search: Search, trials: Trials, room: Room, folder: str, tell: C
             num_samples=-1,
             max_concurrent_trials=room.at_once,
             time_budget_s=budget.time_budget_s,
-            reuse_actors=True,
+            reuse_actors=is_packed,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(

@@ -36,9 +36,14 @@ def run_trial(config: dict[str, Any], search: Search) -> None:
     try:
         train_trial(search, trial, tune.report)
     except Exception as error:
-        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        failed = trial.model_copy(update={"state": "failed", "error": text})
-        tune.report(result_of(failed, search.config.schedule, METRIC, 0))
+        tune.report(failure(trial, search, error))
+
+
+def failure(trial: Trial, search: Search, error: Exception) -> dict[str, Any]:
+    """What a trial tells of itself that cannot go on."""
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    failed = trial.model_copy(update={"state": "failed", "error": text})
+    return result_of(failed, search.config.schedule, METRIC, 0)
 
 
 def train_trial(search: Search, trial: Trial, report: Callable[[dict[str, Any]], None]) -> None:

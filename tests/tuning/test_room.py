@@ -17,6 +17,8 @@ CONFIG = parse_config({"tune": {"num_trials": 20}})
         (["tune.max_concurrent_trials=3"], {"CPU": 64}, 3),
         (["train.cpus_per_worker=4"], {"CPU": 15}, 3),
         (["train.use_gpu=true"], {"CPU": 64, "GPU": 3}, 3),
+        (["train.num_workers=2"], {"CPU": 4}, 1),
+        (["train.num_workers=2", "train.use_gpu=true"], {"CPU": 64, "GPU": 6}, 3),
     ],
 )
 def test_as_many_as_fit(overrides: list[str], cluster: dict[str, float], at_once: int) -> None:
@@ -36,7 +38,7 @@ def test_the_arithmetic_is_told() -> None:
     [
         (["train.use_gpu=true"], r"which needs 1 GPUs \(the cluster has 0\).*train\.use_gpu=false, or add nodes"),
         (["train.cpus_per_worker=3"], r"which needs 3 CPUs \(the cluster has 2\): lower train\.cpus_per_worker"),
-        (["train.num_workers=2"], r"train\.num_workers is 2, and a trial is one process: set train\.num_workers=1"),
+        (["train.num_workers=2"], r"which needs 2\.1 CPUs \(the cluster has 2\): lower train\.num_workers, lower tr"),
     ],
 )
 def test_what_cannot_run_is_refused_with_the_remedy(overrides: list[str], words: str) -> None:
