@@ -39,6 +39,7 @@ def running(num_cpus: int, *, accepts_jobs: bool = False) -> Iterator[Head]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     path = f"{RAY.parent}{os.pathsep}{os.environ['PATH']}"
     environment = kept | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
+    environment["RAY_worker_niceness"] = "0"  # else the tests of other processes would starve its workers
     command = [str(RAY), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}"]
     command += [f"--num-cpus={num_cpus}", "--object-store-memory=200000000", f"--temp-dir={folder}"]
     command += [f"--ray-client-server-port={_free_port()}", f"--dashboard-agent-listen-port={_free_port()}"]

@@ -21,6 +21,7 @@ RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray Train looks at its workers this often, in seconds; each report waits for that.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_worker_niceness": "0",  # else tests that run beside would starve Ray's workers
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # as in jobs: a process less to wait for
 }
 os.environ.update(RAY_SETTINGS)  # here, since Ray reads them when a test file first imports it
