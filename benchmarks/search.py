@@ -44,7 +44,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True)
     parser.add_argument("--demo", type=Path, help="folder for the logs of make demo and all that is made of them")
-    parser.add_argument("--points", type=int, default=48, help="of the grid; fewer are its first ones")
+    parser.add_argument(
+        "--points", type=int, default=48, help="of the grid (the linear probe comes besides); fewer are its first ones"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
@@ -59,7 +61,7 @@ def main() -> None:
     space = {path: {"choice": [rates[path] * factor for factor in factors]} for path, factors in GRID.items()}
     space["schedule.phases.1.l2_sp"] = {"choice": PULLS}
     whole = {"search": "grid", "scheduler": "none", "strategies": ["configured"], "space": space}
-    grid = apply_overrides(config, [f"tune={json.dumps({**whole, 'num_trials': args.points})}"])
+    grid = apply_overrides(config, [f"tune={json.dumps({**whole, 'num_trials': args.points + 1})}"])
     results = {name: walk(Search.begin(one, target, start), name) for name, one in (("grid", grid), ("search", config))}
     costs = {"grid": sum(trial.epochs for trial in results["grid"]), "search": sum(t.spent for t in results["search"])}
     for name, trials in results.items():
