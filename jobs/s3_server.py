@@ -98,7 +98,7 @@ def _wait_for_bucket(server: S3Server, process: subprocess.Popen[bytes], log: Pa
 def _free_ports(count: int) -> list[int]:
     """Ports that are free now, and whose gRPC port is too."""
     found: list[int] = []
-    for port in range(20_000 + 8 * os.getpid() % 29_000, 50_000):  # apart from those of servers that start now, too
+    for port in range(20_000 + 8 * os.getpid() % 9_000, 50_000):  # apart from those of servers that start now, too
         if _is_free(port) and _is_free(port + GRPC_OFFSET):
             found.append(port)
             if len(found) == count:

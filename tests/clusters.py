@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -9,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 RAY = Path(sys.executable).parent / "ray"
 
@@ -49,8 +51,12 @@ def running(num_cpus: int, *, accepts_jobs: bool = False) -> Iterator[Head]:
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        _wait_for(dashboard if accepts_jobs else port, process, folder / "log")
-        yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment, process.pid)
+        jobs_address = f"http://127.0.0.1:{dashboard}"
+        if accepts_jobs:
+            _wait_for(lambda: urlopen(f"{jobs_address}/api/version", timeout=5).close(), process, folder / "log")
+        else:
+            _wait_for(lambda: socket.create_connection(("127.0.0.1", port), 1).close(), process, folder / "log")
+        yield Head(f"127.0.0.1:{port}", jobs_address, environment, process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -59,16 +65,20 @@ def running(num_cpus: int, *, accepts_jobs: bool = False) -> Iterator[Head]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody else is given before it is used: above Ray's for workers, below those of the system."""
+    while True:
+        port = random.randrange(29_100, 32_700)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 90
+def _wait_for(answers: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with contextlib.suppress(OSError):
+            answers()
             return
         time.sleep(0.5)
-    raise AssertionError(f"nothing answers at port {port}: {log.read_text()}")
+    raise AssertionError(f"the cluster does not answer: {log.read_text()}")

@@ -106,7 +106,9 @@ def test_the_resolved_configuration_comes_first(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_job(tmp_path: Path) -> None:
-    command = job(tmp_path, "print('ready', flush=True); time.sleep(60)")
+    # A shell starts what runs in its background with SIGINT ignored, and that is handed down.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = job(tmp_path, f"{heard}; print('ready', flush=True); time.sleep(60)")
     paths = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'jobs'}"}
     with subprocess.Popen(
         command, env=os.environ | paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
