@@ -1,6 +1,5 @@
 """A look at the running service: it is started, asked for five households, told of a purchase and asked again."""
 
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from rich.text import Text
 from ray_app.errors import UserError
 from ray_app.serving.client import Client, ClientError
 
-START_S = 180
+START_S, STOP_S = 180, 60
 HOUSEHOLDS, SHOWN = 5, 5
 
 
@@ -42,8 +41,11 @@ def serving(command: list[str], url: str, log: Path) -> Iterator[Client]:
             raise UserError(f"the service did not start; the end of {log}:\n{log.read_text(errors='replace')[-2000:]}")
         yield Client(url)
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait()
+        process.terminate()  # not SIGINT, which whoever was started in a shell's background ignores
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def shop(client: Client, console: Console) -> None:
