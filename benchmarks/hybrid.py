@@ -21,7 +21,7 @@ from leave_one_out import read_items
 from train_plain import train
 
 from ray_app.baselines import CANDIDATES, TrainingLog, choose, item_texts
-from ray_app.config import Config, RankerConfig, load_config
+from ray_app.config import Config, load_config
 from ray_app.data.sequences import Histories, Ragged
 from ray_app.evidence.memory import Memory
 from ray_app.evidence.ranker import Ranker
@@ -30,6 +30,7 @@ from ray_app.metrics import hit_rate, ndcg, paired_difference, target_ranks
 from ray_app.tasks.hybrid import FIRST, WANTED, Evidences, HybridScorer, described_examples
 from ray_app.tasks.recommend import questions
 from ray_app.tasks.scorer import ModelScorer, Scorer
+from ray_app.train_config import RankerConfig
 
 KINDS = {
     "sequence": ("logit", "log_share", "place", "vector"),

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from searching import check_search, tuned_run
 
 from ray_app.checkpoint import MANIFEST_FILE, read_manifest
-from ray_app.config import Config, TrainConfig, fingerprint
+from ray_app.config import Config, fingerprint
 from ray_app.content.features import with_content
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
@@ -26,6 +26,7 @@ from ray_app.tasks.predictions import predict, predictions_uri
 from ray_app.tasks.ranking import evaluate
 from ray_app.tasks.recommend import METRIC
 from ray_app.tasks.together import together_uri, write_together
+from ray_app.train_config import TrainConfig
 from ray_app.training.progress import watched
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Snapshot

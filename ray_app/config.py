@@ -17,6 +17,7 @@ from ray_app.errors import ConfigError
 from ray_app.faults import describe
 from ray_app.schedule import Schedule, Section, from_scratch
 from ray_app.serve_config import ServeConfig
+from ray_app.train_config import ModelConfig, RankerConfig, TrainConfig
 from ray_app.tune_config import TuneConfig
 from ray_app.yaml_tree import TreeError, parse_yaml, put, read_tree
 
@@ -52,77 +53,6 @@ class TaskConfig(Section):
     kind: Literal["recommend"] = "recommend"
 
 
-class ModelConfig(Section):
-    """A causal transformer over item vectors."""
-
-    start_from: str | None = None
-    """Folder or URI of a checkpoint to fine-tune. Unset: the result of `pretrain`, or else random weights."""
-    dim: Positive = 64
-    num_layers: Positive = 1
-    num_heads: Positive = 1
-    feedforward_dim: Positive = 256
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    max_history_len: Positive = 50
-    bias_init: Literal["popularity", "zero"] = "popularity"
-    """Where item biases begin. popularity learns faster; zero ended a little better on Amazon Beauty (benchmarks)."""
-    repeats: bool = False
-    """Add what the history itself says to every score: for groceries and other logs where orders repeat."""
-    id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """How often an item is trained by its content alone, as an item without training is served (content)."""
-    delta_norm: Annotated[float, Field(gt=0)] | None = None
-    """Bound on what an item's id adds to its content, whose vectors have a norm of about 0.5; unset: none (content)."""
-    lent_length: Annotated[float, Field(ge=0)] = 1.0
-    """How long, by what is usual, the vectors are that like items lend to an item without training: at 1.25 new items
-    are recommended more often, and others less (content)."""
-    loss: Literal["softmax", "sampled_softmax"] = "sampled_softmax"
-    num_negatives: Positive = 512
-    """Drawn once per batch and shared by its positions (sampled_softmax)."""
-    logq_correction: bool = True
-    """Subtract from each negative the log of how often it is expected in the sample (sampled_softmax)."""
-    negatives: Literal["uniform", "popularity"] = "uniform"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of a target's mass that is spread over the catalogue (softmax)."""
-    order_balance: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """What an order of n items weighs in the loss: n at 0, as much as any other at 1 (as recall counts), or between."""
-    targets: Literal["all", "new"] = "all"
-    """new: an item that the user had before is not learned as a target, for recommenders that exclude seen items."""
-
-    reorder: Annotated[float, Field(ge=0)] = 0.0
-    """Train on histories whose orders are moved by less than so many places, anew in each epoch; 2 lets neighbours
-    change places one time in eight. For sparse logs, and those that know the day of an event alone."""
-
-    @model_validator(mode="after")
-    def _heads_divide_dim(self) -> Self:
-        if self.dim % self.num_heads:
-            raise ValueError(f"dim ({self.dim}) must be a multiple of num_heads ({self.num_heads})")
-        return self
-
-    @model_validator(mode="after")
-    def _smoothing_needs_the_catalogue(self) -> Self:
-        if self.label_smoothing and self.loss != "softmax":
-            raise ValueError("label_smoothing needs loss: softmax; a sample of negatives has no whole to spread over")
-        return self
-
-
-class TrainConfig(Section):
-    """How the loop runs on the cluster."""
-
-    num_workers: Positive = 1
-    use_gpu: bool = False
-    cpus_per_worker: Positive = 1
-    tokens_per_batch: Positive = 1024
-    """Positions per worker and step; users of similar length share a batch."""
-    window_users: Positive = 2_000_000
-    """Users held in memory by one worker; a larger share of the data is streamed window by window."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on a GPU that has it, fp32 elsewhere."""
-    max_failures: Annotated[int, Field(ge=-1)] = 3
-    """Lost workers or nodes after which the run is given up; -1 never."""
-    checkpoint_every_steps: Positive | None = None
-    """Also save inside an epoch, this often; unset: at the end of each epoch alone."""
-
-
 class PretrainConfig(Section):
     """One or more source logs on which the model is trained before the target's own."""
 
@@ -132,19 +62,6 @@ class PretrainConfig(Section):
     temperature: Annotated[float, Field(ge=1)] = 1.0
     """Of several sources one with n events counts as n^(1/temperature): 1 as it is, great: all alike."""
     schedule: Schedule = from_scratch()
-
-
-class RankerConfig(Section):
-    """Trees over all kinds of evidence (sequence model, transitions, texts, habits), fitted on the validation part."""
-
-    max_trees: Positive = 400
-    """Fewer are kept where more serve held-out users no better."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
-    num_leaves: Annotated[int, Field(ge=2)] = 15
-    min_leaf: Positive = 200
-    """Candidates in each leaf."""
-    max_users: Positive = 50_000
-    """Users of the validation part to learn from; of more a sample is drawn."""
 
 
 class EvaluateConfig(Section):

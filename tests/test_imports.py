@@ -15,7 +15,7 @@ PACKAGE = "ray_app"
 FLOORS = (
     (
         *("config", "config_help", "data_config", "errors", "faults", "schedule", "schema", "serve_config"),
-        *("tune_config", "uri"),
+        *("train_config", "tune_config", "uri"),
         "yaml_tree",
     ),
     ("storage", "local_files", "s3_errors", "s3_files"),

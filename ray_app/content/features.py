@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from ray_app.baselines.neighbors import item_texts
-from ray_app.config import TrainConfig
 from ray_app.content.encoder import TextEncoder, encoder_folder, encoder_key, load_encoder, settled
 from ray_app.content.vectors import HASH, text_hash, vectors_in
 from ray_app.data.dataset import FEATURES, Dataset
@@ -26,6 +25,7 @@ from ray_app.data_config import ContentConfig
 from ray_app.errors import DataError
 from ray_app.schema import Col, features_schema
 from ray_app.storage import Storage, join
+from ray_app.train_config import TrainConfig
 
 TEXTS_PER_PART = 2048
 """What a killed run loses of each actor, at most."""

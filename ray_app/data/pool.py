@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from ray_app.config import TrainConfig
+from ray_app.train_config import TrainConfig
 
 Work = Callable[[str], Iterator[pa.Table]]
 """Takes the URI of a part and gives tables."""

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_app.config import TrainConfig, fingerprint
+from ray_app.config import fingerprint
 from ray_app.data.dataset import ITEMS, MANIFEST, Counts, Cutoffs, Dataset, IdTypes, Manifest, Part, open_dataset
 from ray_app.data.pool import map_parts
 from ray_app.errors import DataError
 from ray_app.schema import PAD, SCHEMA_VERSION, Col, items_schema, sequences_schema
 from ray_app.storage import Storage, join
+from ray_app.train_config import TrainConfig
 
 
 class Shift(NamedTuple):

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_app.checkpoint import CheckpointError
-from ray_app.config import RankerConfig
 from ray_app.errors import DataError
+from ray_app.train_config import RankerConfig
 
 MIN_USERS = 50
 """Fewer users whose next item is among the candidates cannot teach anything."""

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from ray_app import checkpoint
 from ray_app.baselines import read_log
 from ray_app.checkpoint import CheckpointError, fetched, verify
-from ray_app.config import Config, RankerConfig, dump, fingerprint
+from ray_app.config import Config, dump, fingerprint
 from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import COLUMNS, Histories, Ragged
 from ray_app.evidence.features import FEATURES, features
@@ -30,6 +30,7 @@ from ray_app.schema import PAD, Col
 from ray_app.storage import Storage, join
 from ray_app.tasks.recommend import questions, score, unit_vectors
 from ray_app.tasks.recommender import ITEMS_FILE, load_model
+from ray_app.train_config import RankerConfig
 
 MEMORY_FILE, RANKER_FILE, FACTS_FILE = "memory.safetensors", "ranker.txt", "ranker.json"
 WANTED, FIRST = "wanted", "first_of_user"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ray_app.config import Config, ModelConfig
+from ray_app.config import Config
 from ray_app.content.vectors import item_content
 from ray_app.data.batches import Batch, pad_histories
 from ray_app.data.dataset import Dataset
@@ -22,6 +22,7 @@ from ray_app.models.repeats import Repeats, habits_of, had, last_places, with_ha
 from ray_app.models.sequence import SequenceModel
 from ray_app.schema import PAD, Col
 from ray_app.tasks.recommender import TrainedModel, build_model, check_encoder
+from ray_app.train_config import ModelConfig
 
 METRIC = "ndcg@10"
 

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ray_app.checkpoint import MANIFEST_FILE, CheckpointError, fetched, read_config, verify
-from ray_app.config import ModelConfig
 from ray_app.data.dataset import Dataset
 from ray_app.models.sequence import SequenceModel, SequenceShape
 from ray_app.schema import Col
 from ray_app.storage import Storage
+from ray_app.train_config import ModelConfig
 
 MODEL_FILE = "model.safetensors"
 ITEMS_FILE = "items.parquet"

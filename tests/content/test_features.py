@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ray_app.config import StorageConfig, TrainConfig
+from ray_app.config import StorageConfig
 from ray_app.content import features
 from ray_app.content.encoder import TextEncoder
 from ray_app.content.features import VECTORS, with_content
@@ -16,6 +16,7 @@ from ray_app.data.prepare import prepare
 from ray_app.data_config import ContentConfig, DataConfig
 from ray_app.errors import DataError
 from ray_app.storage import Storage, join
+from ray_app.train_config import TrainConfig
 
 TITLES = ["lip balm", "shampoo", None, "lip balm", "nail polish"]
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ray_app.config import StorageConfig, TrainConfig
+from ray_app.config import StorageConfig
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
 from ray_app.data.sequences import Histories
@@ -16,6 +16,7 @@ from ray_app.data_config import DataConfig
 from ray_app.errors import DataError
 from ray_app.schema import sequences_schema
 from ray_app.storage import Storage
+from ray_app.train_config import TrainConfig
 
 
 def test_a_part_is_moved_behind_the_items_before_it():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ray_app.checkpoint import CheckpointError
-from ray_app.config import RankerConfig
 from ray_app.errors import DataError
 from ray_app.evidence.ranker import MIN_USERS, Ranker
+from ray_app.train_config import RankerConfig
 
 CONFIG = RankerConfig(max_trees=40, min_leaf=20)
 CANDIDATES = 12

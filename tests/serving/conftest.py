@@ -12,7 +12,7 @@ from shops import write_dataset
 
 from ray_app.baselines import read_log
 from ray_app.checkpoint import publish, seal
-from ray_app.config import Config, RankerConfig, dump, parse_config
+from ray_app.config import Config, dump, parse_config
 from ray_app.data.dataset import Dataset
 from ray_app.evidence.features import FEATURES
 from ray_app.evidence.item_index import INDEX_FILE, ItemIndex
@@ -23,6 +23,7 @@ from ray_app.serving.predictor import Predictor
 from ray_app.storage import Storage, join
 from ray_app.tasks.hybrid import FACTS_FILE, MEMORY_FILE, RANKER_FILE
 from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, build_model
+from ray_app.train_config import RankerConfig
 
 NUM_ITEMS, NUM_USERS = 40, 80
 METRICS = {

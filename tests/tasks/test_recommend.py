@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from ray_app.config import ModelConfig
 from ray_app.data.batches import Batch
 from ray_app.data.shard import Shard
 from ray_app.models.sequence import SequenceModel
 from ray_app.tasks.recommend import RecommendTask
 from ray_app.tasks.recommender import shape_of
+from ray_app.train_config import ModelConfig
 
 NUM_ITEMS = 9
 BATCH = Batch(

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from ray_app.checkpoint import CONFIG_FILE, CheckpointError
-from ray_app.config import ModelConfig, dump
+from ray_app.config import dump
 from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, TrainedModel, build_model, complete, load_model
+from ray_app.train_config import ModelConfig
 
 CONFIG = ModelConfig(dim=8, feedforward_dim=16, max_history_len=5)
 
