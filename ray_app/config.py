@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validat
 from ray_app.data_config import ContentConfig, DataConfig, Positive
 from ray_app.errors import ConfigError
 from ray_app.faults import describe
+from ray_app.picture_config import ClassifierConfig, PicturesConfig
 from ray_app.schedule import Schedule, Section, from_scratch
 from ray_app.serve_config import ServeConfig
 from ray_app.train_config import ModelConfig, RankerConfig, TrainConfig
@@ -50,7 +51,8 @@ class StorageConfig(Section):
 class TaskConfig(Section):
     """What is learned."""
 
-    kind: Literal["recommend"] = "recommend"
+    kind: Literal["recommend", "classify"] = "recommend"
+    """recommend: the next items of a user, from logs of events; classify: the label of a picture."""
 
 
 class PretrainConfig(Section):
@@ -109,6 +111,10 @@ class Config(Section):
     content: ContentConfig | None = None
     """Unset: an item is its id alone."""
     task: TaskConfig = TaskConfig()
+    pictures: PicturesConfig | None = None
+    """What `data.events` holds when the task is classify."""
+    classifier: ClassifierConfig | None = None
+    """The network when the task is classify."""
     model: ModelConfig = ModelConfig()
     schedule: Schedule = Schedule()
     train: TrainConfig = TrainConfig()
@@ -125,6 +131,13 @@ class Config(Section):
     def _sources_share_content(self) -> Self:
         if self.pretrain is not None and self.pretrain.more and self.content is None:
             raise ValueError("pretrain.more needs content: sources with items of their own share nothing else")
+        return self
+
+    @model_validator(mode="after")
+    def _sections_of_the_task(self) -> Self:
+        for name, section in (("pictures", self.pictures), ("classifier", self.classifier)):
+            if (section is not None) != (self.task.kind == "classify"):
+                raise ValueError(f"task.kind: classify and the section {name} go together: give both or neither")
         return self
 
     def to_yaml(self) -> str:

@@ -1,0 +1,83 @@
+"""A prepared set of labelled pictures: a folder that counts as complete once its manifest is there."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from ray_app.data.dataset import SourceRecord
+from ray_app.storage import Storage, join
+
+PartName = Literal["train", "validation", "test"]
+PICTURES_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),  # JPEG or PNG, upright, in RGB
+        pa.field("label", pa.int32(), nullable=False),  # index into `PictureManifest.classes`
+        pa.field("hash", pa.binary(16), nullable=False),  # of `image`: equal pictures have their features once
+    ]
+)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PictureFile(_Record):
+    """One file of pictures, all of one part."""
+
+    path: str
+    part: PartName
+    pictures: int
+
+
+class PictureCounts(_Record):
+    """Where every picture went. `pictures_in` = train + validation + test + the sum of `quarantined`, always."""
+
+    pictures_in: int
+    train: int
+    validation: int
+    test: int
+    quarantined: dict[str, int]
+
+
+class PictureManifest(_Record):
+    """What a set holds and what it was made from."""
+
+    schema_version: int
+    fingerprint: str
+    pictures: dict[str, Any]
+    """The resolved sections of the configuration that it depends on."""
+    sources: list[SourceRecord]
+    counts: PictureCounts
+    classes: list[str]
+    groups: list[str] | None
+    """Coarser labels, where there are any."""
+    group_of_class: list[int] | None
+    train_counts: list[int]
+    """Training pictures of each class."""
+    notes: list[str]
+    files: list[PictureFile]
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """A complete set of pictures (`PICTURES_SCHEMA`)."""
+
+    storage: Storage
+    uri: str
+    manifest: PictureManifest
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0 to `num_classes` - 1."""
+        return len(self.manifest.classes)
+
+    def uris(self, part: PartName) -> list[str]:
+        """The files of a part, in order."""
+        return [join(self.uri, file.path) for file in self.manifest.files if file.part == part]
+
+    def size(self, part: PartName) -> int:
+        """Pictures of a part."""
+        return sum(file.pictures for file in self.manifest.files if file.part == part)

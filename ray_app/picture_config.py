@@ -1,0 +1,97 @@
+"""Labelled pictures: how they are read, split, shown to the network, and what network it is."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ray_app.data_config import Positive
+from ray_app.schedule import Section
+
+Side = Annotated[int, Field(ge=32, le=1024)]
+"""Pixels."""
+
+
+class PictureColumns(Section):
+    """The retailer's name for each of our columns. All but `image` and `label` are read when the file has them."""
+
+    image: str = "image"
+    """Bytes of a picture, or its path or URI (relative to the file that names it)."""
+    label: str = "label"
+    group: str = "group"
+    """A coarser label; all pictures of a label have the same."""
+    key: str = "key"
+    """What predictions are written by. Unset: the path of the picture, or its file and row."""
+    part: str = "part"
+    """train, validation or test, where somebody has decided; else the name of the file or folder may say so."""
+
+
+class AugmentConfig(Section):
+    """Random changes of training pictures, anew each time one is shown."""
+
+    crop: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Smallest share of the picture that a random crop keeps; 1: no random crop."""
+    flip: bool = True
+    """Mirror every second picture."""
+    color: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Strength of changes of brightness, contrast and saturation."""
+    rand_augment: Annotated[int, Field(ge=0, le=30)] = 0
+    """Magnitude of RandAugment (arXiv 1909.13719); 0: none."""
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a rectangle is erased (arXiv 1708.04896)."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of mixup (arXiv 1710.09412); 0: none."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of CutMix (arXiv 1905.04899); 0: none. With both, each batch is mixed by either."""
+
+
+class PicturesConfig(Section):
+    """Pictures of `data.events`: a folder of folders named by label, or parquet, CSV or JSON lines with columns."""
+
+    columns: PictureColumns = PictureColumns()
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Of each label's pictures, where nobody has decided; equal pictures stay in one part."""
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    train_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Train on so much of each label's training pictures alone: what a learning curve varies."""
+    stored_side: Side = 256
+    """Larger pictures are kept with a shorter side of so many pixels."""
+    max_pixels: Positive = 100_000_000
+    """Pictures that claim more are refused unread."""
+
+
+class HeadConfig(Section):
+    """New layers on the backbone."""
+
+    kind: Literal["linear", "mlp", "conv"] = "linear"
+    """mlp: one hidden layer; conv: a 3x3 convolution on the feature map before it is pooled."""
+    hidden: Positive = 512
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class ClassifierConfig(Section):
+    """A pretrained network with a new head, and what it is shown."""
+
+    backbone: Annotated[str, Field(pattern=r"^(torchvision|timm):[A-Za-z0-9_.\-/]+$")] = "torchvision:resnet50"
+    """`torchvision:` or `timm:` and the name of a classifier of that library."""
+    weights: str | None = "pretrained"
+    """A safetensors file or folder, local or s3://; `pretrained`: what the library offers; unset: random."""
+    head: HeadConfig = HeadConfig()
+    size: Side = 224
+    """Side of the square that training shows."""
+    test_size: Side | None = None
+    """Side that validation and test show, where larger is better; unset: `size`."""
+    batch_size: Positive = 32
+    """Pictures per worker and step."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far rare labels count for more: 0 each picture alike, 1 each label alike."""
+    augment: AugmentConfig = AugmentConfig()
+    cached_views: Annotated[int, Field(ge=0)] = 1
+    """While the backbone is frozen, its outputs are computed once: of each picture as it is (1), or of so many
+    augmented views. 0: computed in each epoch anew."""
+
+    @model_validator(mode="after")
+    def _mixes_leave_labels_whole(self) -> Self:
+        if (self.augment.mixup or self.augment.cutmix) and self.batch_size < 2:
+            raise ValueError("mixup and cutmix need a batch_size of at least 2")
+        return self
