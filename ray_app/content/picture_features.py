@@ -1,0 +1,132 @@
+"""Outputs of a frozen backbone for the pictures of a set: computed once by Ray Data actors, kept beside the set.
+
+What is kept is known by the backbone, its weights and what it was shown; killed in the middle, it goes on with the
+files that are missing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from ray_app.config import Config, fingerprint
+from ray_app.content.pretrained import as_shown, begin_backbone, test_side, test_views, weights_key
+from ray_app.data.dataset import FEATURES
+from ray_app.data.picture_set import PartName, PictureSet
+from ray_app.data.picture_shard import Range, Rows, bytes_of, cut
+from ray_app.data.pixels import Views
+from ray_app.data.pool import map_parts
+from ray_app.storage import join
+
+_VERSION = 1
+"""Raise it when the same backbone gives other features."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone made of every picture of a set: row for row beside its files."""
+
+    pictures: PictureSet
+    key: str
+    num_views: int
+    """Of training pictures: the first as it is, others augmented. Other parts have the first alone."""
+
+    @cached_property
+    def _train_paths(self) -> frozenset[str]:
+        return frozenset(file.path for file in self.pictures.manifest.files if file.part == "train")
+
+    def uri(self, path: str) -> str:
+        """The file beside the set's file at `path`."""
+        return join(self.pictures.uri, FEATURES, self.key, path)
+
+    def read(self, rows: Range) -> Rows:
+        """Values `[n, views, dim]` float16."""
+        table = self.pictures.storage.read_table(self.uri(rows.path))
+        views = self.num_views if rows.path in self._train_paths else 1
+        return cut(table, rows, partial(_views, num_views=views), "vector")
+
+    def part(self, part: PartName) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Vectors of a part's pictures as they are, `[n, dim]`, and their labels `[n]`."""
+        files = [Range(file.path, 0, file.pictures) for file in self.pictures.manifest.files if file.part == part]
+        found = [self.read(one) for one in files]
+        vectors = np.concatenate([rows.values[:, 0] for rows in found]).astype(np.float32)
+        return vectors, np.concatenate([rows.labels for rows in found])
+
+
+def _views(column: "pa.ChunkedArray[Any]", num_views: int) -> NDArray[np.float16]:
+    flat: NDArray[np.float16] = pa.concat_arrays(column.chunks).flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), num_views, -1)
+
+
+def features_of(pictures: PictureSet, config: Config, progress: Progress | None = None) -> Features:
+    """The features of the configured backbone, found or computed.
+
+    Raises:
+        ConfigError, CheckpointError: as `begin_backbone`.
+    """
+    classifier, train = config.classifier, config.train
+    assert classifier is not None
+    views = max(1, classifier.cached_views)
+    shown = [classifier.size, classifier.augment] if views > 1 else []
+    is_map = classifier.head.kind == "conv"
+    key = fingerprint(
+        _VERSION,
+        weights_key(classifier, pictures.storage),
+        test_side(classifier),
+        train.precision,
+        is_map,
+        views,
+        *shown,
+    )
+    found = Features(pictures, key, views)
+    missing = [file.path for file in pictures.manifest.files if not pictures.storage.exists(found.uri(file.path))]
+    if not missing:
+        return found
+    begin_backbone(classifier, pictures.storage)  # a sentence here, a dead actor there
+    bar = progress.add_task("features of pictures", total=None) if progress else None
+    for table in map_parts(missing, _Encoding, {"features": found, "config": config}, train):
+        if progress and bar is not None:
+            progress.advance(bar, table["pictures"][0].as_py())
+    return found
+
+
+class _Encoding:
+    """An actor: loads the backbone once, then computes and writes the features of one file after another."""
+
+    def __init__(self, features: Features, config: Config) -> None:
+        assert config.classifier is not None
+        torch.set_num_threads(config.train.cpus_per_worker)
+        self._features, self._config = features, config.classifier
+        self._device = torch.device("cuda" if config.train.use_gpu else "cpu")
+        self._bf16 = config.train.precision == "bf16"
+        self._backbone = begin_backbone(config.classifier, features.pictures.storage).to(self._device).eval()
+        self._files = {file.path: file for file in features.pictures.manifest.files}
+
+    def __call__(self, path: str) -> Iterator[pa.Table]:
+        """How many pictures the file has, after their features were written."""
+        pictures, file = self._features.pictures, self._files[path]
+        rows = bytes_of(pictures, Range(path, 0, file.pictures))
+        views = [test_views(self._backbone, self._config)]
+        if file.part == "train":
+            views += [Views(self._config.size, augment=self._config.augment)] * (self._features.num_views - 1)
+        vectors = np.stack([self._vectors(rows, one, seed) for seed, one in enumerate(views)], axis=1)
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1] * vectors.shape[2])
+        table = pa.table({"vector": lists, "label": pa.array(rows.labels)})
+        pictures.storage.write_table(self._features.uri(path), table)
+        yield pa.table({"pictures": [file.pictures]})
+
+    @torch.inference_mode()
+    def _vectors(self, rows: Rows, views: Views, seed: int) -> NDArray[np.float16]:
+        found = []
+        for start in range(0, len(rows.labels), self._config.batch_size):
+            batch = rows.values[start : start + self._config.batch_size].tolist()
+            shown = as_shown(self._backbone, views[batch, seed * len(rows.labels) + start], self._device)
+            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16):
+                found.append(self._backbone(shown).half().cpu())
+        return torch.cat(found).numpy()

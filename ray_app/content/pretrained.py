@@ -1,0 +1,137 @@
+"""The configured backbone with its pretrained weights, and what it is shown of a picture."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from ray_app.checkpoint import CheckpointError
+from ray_app.config import Config, fingerprint
+from ray_app.data.pixels import Views
+from ray_app.errors import ConfigError
+from ray_app.models.backbones import Backbone, UnknownBackboneError, WeightsError, build_backbone
+from ray_app.picture_config import ClassifierConfig
+from ray_app.storage import Storage, join
+from ray_app.uri import scheme
+
+Module = TypeVar("Module", bound=nn.Module)
+PRETRAINED = "pretrained"
+MODEL_FILE = "model.safetensors"
+OURS = "backbone.network."
+"""What stands before the names of a backbone's weights in our own checkpoints."""
+
+
+def begin_backbone(config: ClassifierConfig, storage: Storage) -> Backbone:
+    """The backbone with its pretrained weights, random ones where there are none.
+
+    A local path must be absolute (`settled`) in other processes.
+
+    Raises:
+        ConfigError: there is no such backbone, it cannot see pictures of this size, or its library does not give its
+            weights.
+        CheckpointError: the weights are those of another network: names and shapes that differ.
+    """
+    weights = config.weights
+    tensors = None if weights in (None, PRETRAINED) else _tensors(str(weights), storage)
+    try:
+        backbone = new_backbone(config, tensors, pretrained=weights == PRETRAINED)
+    except WeightsError as error:
+        raise CheckpointError(f"{weights}: does not fit {config.backbone}, nothing was loaded:{error}") from None
+    except OSError as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            [f"classifier.weights: the library did not give those of {config.backbone} ({line}); name a file of them"]
+        ) from error
+    _check_sides(backbone, config)
+    return backbone
+
+
+def weights_key(config: ClassifierConfig, storage: Storage) -> str:
+    """The same for the same backbone with the same weights, wherever they lie."""
+    weights = config.weights
+    if weights in (None, PRETRAINED):
+        return fingerprint(config.backbone, weights)
+    return fingerprint(config.backbone, hashlib.sha256(storage.read_bytes(_file(str(weights)))).hexdigest())
+
+
+def settled(config: Config) -> Config:
+    """With an absolute path to local weights: workers have a working directory of their own."""
+    classifier = config.classifier
+    if classifier is None or classifier.weights in (None, PRETRAINED) or scheme(str(classifier.weights)) != "file":
+        return config
+    changed = classifier.model_copy(update={"weights": str(Path(str(classifier.weights)).resolve())})
+    return config.model_copy(update={"classifier": changed})
+
+
+def new_backbone(
+    config: ClassifierConfig, tensors: Mapping[str, Tensor] | None = None, *, pretrained: bool = False
+) -> Backbone:
+    """The backbone with these weights of its network, those of its library, or random ones.
+
+    Raises:
+        ConfigError: there is no such backbone, or its library is not installed.
+        WeightsError: the tensors are those of another network.
+    """
+    try:
+        maps = config.head.kind == "conv"
+        return build_backbone(config.backbone, tensors, pretrained=pretrained, maps=maps)
+    except UnknownBackboneError as error:
+        raise ConfigError([f"classifier.backbone: {error}"]) from None
+
+
+def test_side(config: ClassifierConfig) -> int:
+    """Side of what evaluation and serving show."""
+    return config.test_size or config.size
+
+
+def test_views(backbone: Backbone, config: ClassifierConfig) -> Views:
+    """Pictures as evaluation and serving show them."""
+    return Views(test_side(config), backbone.shown.middle)
+
+
+def to_channels_last(model: Module) -> Module:
+    """The same model, its weights in the order of memory in which convolutions are faster."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def as_shown(backbone: Backbone, pictures: Tensor, device: torch.device) -> Tensor:
+    """What the backbone is shown of uint8 pictures `[n, 3, side, side]`; channels last, which convolves faster."""
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) * 255 for values in backbone.shown[:2])
+    values = (pictures.to(device, non_blocking=True).float() - mean) / std
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+def _tensors(uri: str, storage: Storage) -> dict[str, Tensor]:
+    path = _file(uri)
+    try:
+        tensors = load(storage.read_bytes(path))
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path}: not a safetensors file ({error}); other formats can run code when they are read, so convert it: "
+            "safetensors.torch.save_file(state_dict, path)"
+        ) from error
+    if any(name.startswith(OURS) for name in tensors):
+        return {name.removeprefix(OURS): value for name, value in tensors.items() if name.startswith(OURS)}
+    return tensors
+
+
+def _file(uri: str) -> str:
+    """The file of weights, which may be named by its folder: one of ours or a transformers one."""
+    return uri if Path(uri).suffix else join(uri, MODEL_FILE)
+
+
+@torch.no_grad()
+def _check_sides(backbone: Backbone, config: ClassifierConfig) -> None:
+    for name, side in (("size", config.size), ("test_size", test_side(config))):
+        try:
+            backbone.eval()(torch.zeros(1, 3, side, side))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ConfigError(
+                [f"classifier.{name}: {side}, but {config.backbone} cannot see such pictures: {error}"]
+            ) from None

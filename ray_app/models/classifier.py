@@ -1,0 +1,51 @@
+"""A classifier of pictures: a pretrained backbone and new layers on it."""
+
+import torch
+from torch import Tensor, nn
+
+from ray_app.models.backbones import Backbone
+
+
+class Head(nn.Module):
+    """New layers: vectors `[n, dim]` (conv: maps) -> logits `[n, classes]`.
+
+    Vectors are brought to mean 0 and variance 1 first, by what training has seen of them, so that one rate suits the
+    outputs of any backbone (as He et al. 2022, arXiv 2111.06377, A.1, probe theirs).
+    """
+
+    def __init__(self, kind: str, dim: int, num_classes: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        wide = hidden if kind != "linear" else dim
+        self.conv = nn.Conv2d(dim, hidden, 3, padding=1, bias=False) if kind == "conv" else None
+        self.hidden = nn.Linear(dim, hidden) if kind == "mlp" else None
+        self.norm = nn.BatchNorm1d(wide if kind == "conv" else dim, affine=False)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(wide, num_classes)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits in float32."""
+        if self.conv is not None:
+            features = self.conv(features).mean((2, 3))
+        features = self.norm(features.float())
+        if self.conv is not None:
+            features = torch.relu(features)
+        if self.hidden is not None:
+            features = torch.nn.functional.gelu(self.hidden(features))
+        logits: Tensor = self.out(self.dropout(features))
+        return logits.float()
+
+
+class Classifier(nn.Module):
+    """Pictures `[n, 3, side, side]`, as `backbone.shown` says -> logits `[n, classes]`."""
+
+    def __init__(self, backbone: Backbone, head: Head) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.head(self.backbone(pictures))
+        return logits

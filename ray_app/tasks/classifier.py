@@ -1,0 +1,85 @@
+"""A trained classifier of pictures: begun from a pretrained backbone, written to a checkpoint, and read from one."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from ray_app.checkpoint import CheckpointError, fetched, read_config, verify
+from ray_app.content.pretrained import as_shown, begin_backbone, new_backbone, test_views, to_channels_last
+from ray_app.models.classifier import Classifier, Head
+from ray_app.picture_config import ClassifierConfig
+from ray_app.storage import Storage
+
+MODEL_FILE, CLASSES_FILE = "model.safetensors", "classes.json"
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A classifier and the names of its classes."""
+
+    model: Classifier
+    classes: list[str]
+    config: ClassifierConfig
+
+    @torch.inference_mode()
+    def probabilities(self, images: Sequence[bytes], device: torch.device | None = None) -> NDArray[np.float32]:
+        """Of each picture for each class, `[pictures, classes]`; they sum to 1."""
+        device = device or torch.device("cpu")
+        model = self.model.to(device).eval()
+        views, size = test_views(model.backbone, self.config), self.config.batch_size
+        found = [torch.empty(0, len(self.classes))]
+        for start in range(0, len(images), size):
+            pictures = views[images[start : start + size], 0]
+            found.append(model(as_shown(model.backbone, pictures, device)).softmax(1).cpu())
+        return torch.cat(found).numpy()
+
+
+def begin_classifier(config: ClassifierConfig, num_classes: int, seed: int, storage: Storage) -> Classifier:
+    """The pretrained backbone, or a random one, under a new head.
+
+    Raises:
+        ConfigError: there is no such backbone, it cannot see pictures of this size, or its library does not give its
+            weights.
+        CheckpointError: the weights are those of another network: names and shapes that differ.
+    """
+    torch.manual_seed(seed)
+    backbone = begin_backbone(config, storage)
+    return Classifier(backbone, _head(config, backbone.dim, num_classes))
+
+
+def write_classes(folder: Path, classes: Sequence[str]) -> None:
+    """What the outputs of the model stand for."""
+    (folder / CLASSES_FILE).write_text(json.dumps(list(classes), ensure_ascii=False), encoding="utf-8")
+
+
+def load_classifier(storage: Storage, uri: str) -> TrainedClassifier:
+    """A published checkpoint, its hashes checked, on the CPU.
+
+    Raises:
+        CheckpointError: it is incomplete, damaged, or does not fit its configuration.
+    """
+    with fetched(storage, uri) as folder:
+        verify(folder)
+        try:
+            config = ClassifierConfig.model_validate(read_config(folder)["classifier"])
+        except (KeyError, ValidationError) as error:
+            raise CheckpointError(f"{folder}: not a classifier of this version: {error}") from error
+        classes: list[str] = json.loads((folder / CLASSES_FILE).read_text(encoding="utf-8"))
+        backbone = new_backbone(config)
+        model = Classifier(backbone, _head(config, backbone.dim, len(classes)))
+        try:
+            model.load_state_dict(load_file(folder / MODEL_FILE))
+        except RuntimeError as error:
+            raise CheckpointError(f"{folder}: its tensors do not fit its configuration: {error}") from error
+    return TrainedClassifier(to_channels_last(model).eval(), classes, config)
+
+
+def _head(config: ClassifierConfig, dim: int, num_classes: int) -> Head:
+    return Head(config.head.kind, dim, num_classes, config.head.hidden, config.head.dropout)

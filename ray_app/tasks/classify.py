@@ -1,0 +1,184 @@
+"""Labels of pictures: the loop's task. While the backbone is frozen, it trains on features that were computed once."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from ray_app.config import Config
+from ray_app.content.picture_features import Features
+from ray_app.content.pretrained import as_shown, test_views, to_channels_last
+from ray_app.data.picture_set import PictureSet
+from ray_app.data.picture_shard import PictureShard, Rows, bytes_of, share_of
+from ray_app.data.pixels import Views, mixed
+from ray_app.errors import DataError
+from ray_app.models.classifier import Classifier
+from ray_app.picture_config import ClassifierConfig
+from ray_app.tasks.classifier import begin_classifier
+
+METRIC = "top1"
+BACKBONE = "backbone."
+
+
+class Batch(NamedTuple):
+    """Inputs, `[n, 3, side, side]` as the backbone is shown them, or `[n, dim]` its outputs, and soft targets."""
+
+    inputs: Tensor
+    targets: Tensor
+    """`[n, classes]`, rows sum to the weight of the picture."""
+    is_features: bool
+
+
+class ClassifyTask:
+    """What the loop trains: this worker's share of the pictures under cross-entropy."""
+
+    metric = METRIC
+
+    def __init__(
+        self,
+        model: Classifier,
+        reference: dict[str, Tensor],
+        pictures: PictureSet,
+        config: Config,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | None = None,
+        features: Features | None = None,
+    ) -> None:
+        """See `build_task`."""
+        assert config.classifier is not None
+        self.device = device or torch.device("cpu")
+        self.model = to_channels_last(model.to(self.device))
+        self.reference = reference
+        self._config: ClassifierConfig = config.classifier
+        self._bf16 = config.train.precision == "bf16"
+        self._processes = config.train.cpus_per_worker - 1
+        self.memory_settings = {"classifier.batch_size": self._config.batch_size, "classifier.size": self._config.size}
+        largest = -(-pictures.size("train") // world_size)
+        self.steps_per_epoch = -(-largest // self._config.batch_size)
+        self._weights = _class_weights(pictures.manifest.train_counts, self._config.balance).to(self.device)
+        read = lambda rows: bytes_of(pictures, rows)  # noqa: E731
+        self._train = PictureShard(share_of(pictures, "train", rank, world_size), read)
+        held_out = share_of(pictures, "validation", rank, world_size)
+        self._validation = PictureShard(held_out, read)
+        self._features = features
+        if features is not None:
+            self._train_features = PictureShard(share_of(pictures, "train", rank, world_size), features.read)
+            self._validation_features = PictureShard(held_out, features.read)
+
+    def batches(self, rng: np.random.Generator, first: int) -> Iterator[Batch]:
+        """See `Task.batches`."""
+        if self._is_cached():
+            for rows, random in self._train_features.batches(self.steps_per_epoch, rng, first):
+                view = random.integers(rows.values.shape[1], size=len(rows.labels))
+                vectors = torch.from_numpy(rows.values[np.arange(len(view)), view]).to(self.device).float()
+                yield Batch(vectors, self._targets(rows), is_features=True)
+            return
+        augment = self._config.augment
+        waiting: list[tuple[Rows, np.random.Generator]] = []
+        plan = self._plan(rng, first, waiting)
+        views = Views(self._config.size, augment=augment)
+        # One process less than the worker has CPUs: the loop itself needs one.
+        for pictures in DataLoader(views, batch_size=None, sampler=plan, num_workers=self._processes):
+            rows, random = waiting.pop(0)
+            shown = as_shown(self.model.backbone, pictures, self.device)
+            yield Batch(*mixed(shown, self._targets(rows), augment, random), is_features=False)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See `Task.loss`: cross-entropy, pictures weighted by their label."""
+        logits = self.model.head(batch.inputs) if batch.is_features else self.model(batch.inputs)
+        smoothing, targets = self._config.label_smoothing, batch.targets
+        weights = targets.sum(1, keepdim=True)
+        targets = targets * (1 - smoothing) + weights * (smoothing / targets.shape[1])
+        return -(targets * functional.log_softmax(logits, dim=1)).sum(), weights.sum()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, tuple[float, float]]:
+        """See `Task.validate`: pictures of the validation part, as they are."""
+        totals = dict.fromkeys((METRIC, "top5", "log_likelihood"), (0.0, 0.0))
+        for logits, labels in self._answers():
+            top = logits.topk(min(5, logits.shape[1])).indices
+            hits = top == labels[:, None]
+            likelihood = -functional.cross_entropy(logits, labels, reduction="sum")
+            values = hits[:, 0].sum(), hits.sum(), likelihood
+            for name, value in zip(totals, values, strict=True):
+                total, count = totals[name]
+                totals[name] = (total + float(value), count + len(labels))
+        return totals if any(count for _, count in totals.values()) else {}
+
+    def _answers(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and labels of the validation pictures."""
+        if self._is_cached():
+            for rows in self._validation_features.in_order(1024):
+                vectors = torch.from_numpy(rows.values[:, 0]).to(self.device).float()
+                yield self.model.head(vectors), torch.from_numpy(rows.labels).to(self.device)
+            return
+        views = test_views(self.model.backbone, self._config)
+        for rows in self._validation.in_order(self._config.batch_size):
+            pictures = as_shown(self.model.backbone, views[rows.values.tolist(), 0], self.device)
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bf16):
+                yield self.model(pictures).float(), torch.from_numpy(rows.labels).to(self.device)
+
+    def _plan(self, rng: np.random.Generator, first: int, waiting: list[Any]) -> Iterator[tuple[list[bytes], int]]:
+        """What the loader's processes are asked for; `waiting` keeps what they need not know."""
+        for rows, random in self._train.batches(self.steps_per_epoch, rng, first):
+            waiting.append((rows, random))
+            yield rows.values.tolist(), int(random.integers(2**63))
+
+    def _targets(self, rows: Rows) -> Tensor:
+        labels = torch.from_numpy(rows.labels).to(self.device)
+        return functional.one_hot(labels, len(self._weights)) * self._weights[labels, None]
+
+    def _is_cached(self) -> bool:
+        """Whether the backbone is frozen, and is still what the features were made by."""
+        if self._features is None:
+            return False
+        backbone = (pair for pair in self.model.named_parameters() if pair[0].startswith(BACKBONE))
+        return all(
+            not value.requires_grad and torch.equal(value.cpu(), self.reference[name]) for name, value in backbone
+        )
+
+
+def build_task(
+    config: Config,
+    pictures: PictureSet,
+    features: Features | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | None = None,
+) -> ClassifyTask:
+    """The task of worker `rank`: its share of the pictures, and the model at its start.
+
+    Args:
+        config: `classifier` without weights is trained from scratch.
+        pictures: the prepared set.
+        features: what the pretrained backbone makes of them, for the phases in which it is frozen.
+        rank: of this worker.
+        world_size: workers.
+        device: where it trains.
+
+    Raises:
+        DataError: there are fewer than two training pictures for each worker.
+        ConfigError, CheckpointError: as `begin_classifier`.
+    """
+    assert config.classifier is not None
+    if pictures.size("train") < 2 * world_size:
+        raise DataError(
+            f"{pictures.uri}: {pictures.size('train')} training pictures for {world_size} workers, and each needs two; "
+            "look at the quarantine, at pictures.train_share and train.num_workers"
+        )
+    model = begin_classifier(config.classifier, pictures.num_classes, config.train.seed, pictures.storage)
+    pretrained = config.classifier.weights is not None
+    named = {name: value.detach().clone() for name, value in model.named_parameters() if name.startswith(BACKBONE)}
+    return ClassifyTask(model, named if pretrained else {}, pictures, config, rank, world_size, device, features)
+
+
+def _class_weights(train_counts: list[int], balance: float) -> Tensor:
+    """Weight of a picture of each class: its count to the power of -balance, their mean over pictures 1."""
+    counts = torch.tensor(train_counts, dtype=torch.float32)
+    weights = counts.clamp_min(1) ** -balance
+    return weights * (counts.sum() / (weights * counts).sum())
