@@ -1,52 +1,27 @@
 """The one training loop, for every task and phase. Plain torch: it runs the same with and without Ray.
 
-It knows no domain word; what it needs of a task is in `Task`.
+It knows no domain word; what it needs of a task is in `task.Task`.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from ray_app.errors import TrainingError
 from ray_app.schedule import Phase, Schedule
-from ray_app.training.optimizer import assign_rates, build_optimizer, freeze, pull, rate_factor
+from ray_app.training.clock import Clock
+from ray_app.training.optimizer import rate_factor
 from ray_app.training.snapshot import Progress, Snapshot
+from ray_app.training.stepper import Stepper
+from ray_app.training.task import Task
 from ray_app.training.world import World
 
 CHECK_EVERY = 50
 """Steps between looks at the loss: looking makes the accelerator wait."""
-
-
-class Task(Protocol):
-    """What is trained: a model, its batches, its loss and its validation, all for this worker's share of the data."""
-
-    @property
-    def model(self) -> nn.Module:
-        """Trained in place."""
-
-    metric: str
-    """Key of `validate()` that early stopping watches; higher is better."""
-    steps_per_epoch: int
-    """The same on every worker."""
-    reference: dict[str, Tensor]
-    """Pretrained values by parameter name (what L2-SP pulls toward); empty when training from scratch."""
-    memory_settings: dict[str, object]
-    """Settings that an out-of-memory message tells the user to lower, with their present values."""
-
-    def batches(self, rng: np.random.Generator, first: int) -> Iterator[Any]:
-        """The epoch's batches from number `first` on; the rest of `steps_per_epoch` batches exactly."""
-
-    def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Sum of the loss over the batch's targets, and their count (weights summed)."""
-
-    def validate(self) -> dict[str, tuple[float, float]]:
-        """(sum, count) of each metric over this worker's users."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +65,6 @@ def fit(
     return loop.progress
 
 
-class _Step(nn.Module):
-    """One forward pass with its loss, so that DDP sees the whole of it."""
-
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.model = task.model
-        self._loss = task.loss
-
-    def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
-        return self._loss(batch)
-
-
 class _Loop:
     def __init__(self, task: Task, schedule: Schedule, settings: LoopSettings, world: World, report: Report) -> None:
         self.task, self.schedule, self.settings, self.world, self.report = task, schedule, settings, world, report
@@ -122,26 +85,22 @@ class _Loop:
         self.task.model.load_state_dict(start.model)
 
     def run_phase(self, optimizer_state: dict[str, Tensor] | None) -> None:
-        phase = self.schedule.phases[self.progress.phase]
-        model = self.task.model.train()
-        rates = assign_rates(model, phase)
-        freeze(model, rates)
-        optimizer = build_optimizer(model, phase, rates, decay_all=not self.task.reference)
+        phase, settings = self.schedule.phases[self.progress.phase], self.settings
+        clip_norm = self.schedule.clip_norm
+        stepper = Stepper(self.task, phase, self.world, clip_norm=clip_norm, bf16=settings.bf16)
         if optimizer_state:
-            Snapshot.load_optimizer(optimizer, model, optimizer_state)
-        step = self.world.wrap(_Step(self.task))
+            Snapshot.load_optimizer(stepper.optimizer, self.task.model, optimizer_state)
         number = self.progress.phase
         while self.progress.phase == number:
-            record = self._run_epoch(phase, step, optimizer)
+            record = self._run_epoch(phase, stepper)
             self._end_epoch(phase, record)
             over = self.progress.phase != number
-            self.report(record, self._snapshot(None if over else optimizer))
+            self.report(record, self._snapshot(None if over else stepper))
 
-    def _run_epoch(self, phase: Phase, step: nn.Module, optimizer: Optimizer) -> dict[str, float | str]:
+    def _run_epoch(self, phase: Phase, stepper: Stepper) -> dict[str, float | str]:
         task, progress = self.task, self.progress
-        clock, first, targets_before = _Clock(), progress.step, progress.loss_count
+        clock, first, targets_before = Clock(), progress.step, progress.loss_count
         total_steps = phase.epochs * task.steps_per_epoch
-        reference = self._reference(phase)
         batches = iter(task.batches(self._rng(), first))
         self._reseed()
         unchecked: list[Tensor] = []
@@ -149,18 +108,14 @@ class _Loop:
             with clock.waiting():
                 batch = next(batches)
             factor = rate_factor(phase, progress.epoch * task.steps_per_epoch + progress.step, total_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
-            unchecked.append(self._take_step(step, optimizer, batch))
-            if reference:
-                pull(optimizer, reference, phase.l2_sp)
+            unchecked.append(stepper.take(batch, factor))
             progress.step += 1
             at_checkpoint = self._is_checkpoint(progress.step)
             if len(unchecked) == CHECK_EVERY or at_checkpoint or progress.step == task.steps_per_epoch:
                 self._check(phase, unchecked)
                 unchecked.clear()
             if at_checkpoint:
-                self.report({}, self._snapshot(optimizer))
+                self.report({}, self._snapshot(stepper))
                 self._reseed()
         seconds = clock.seconds()
         return {
@@ -172,26 +127,6 @@ class _Loop:
             "train/targets_per_s": (progress.loss_count - targets_before) / seconds,
             "data/wait_s": clock.waited,
         }
-
-    def _take_step(self, step: nn.Module, optimizer: Optimizer, batch: Any) -> Tensor:
-        """One optimizer step; (loss sum, count) of this worker, still on the device."""
-        device = self.world.device
-        try:
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.bf16):
-                loss, count = step(batch)
-            local = torch.stack([loss.detach().double(), count.double()])
-            everywhere = self.world.sum(count.double().clone()) if self.world.size > 1 else count
-            # DDP averages over workers; the mean over all targets is the sum times size over the global count.
-            (loss * (self.world.size / everywhere.clamp_min(1e-12))).backward()
-            if self.schedule.clip_norm is not None:
-                trained = [p for group in optimizer.param_groups for p in group["params"]]
-                nn.utils.clip_grad_norm_(trained, self.schedule.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        except torch.OutOfMemoryError as error:
-            settings = ", ".join(f"{name} (now {value})" for name, value in self.task.memory_settings.items())
-            raise TrainingError(f"out of memory in step {self.progress.step}; lower {settings}") from error
-        return local
 
     def _check(self, phase: Phase, losses: list[Tensor]) -> None:
         """Add the losses of all workers to the epoch's sums, unless one is not finite: then all workers stop."""
@@ -250,12 +185,6 @@ class _Loop:
     def _keep_best(self) -> None:
         self.best = {name: value.detach().to("cpu", copy=True) for name, value in self.task.model.state_dict().items()}
 
-    def _reference(self, phase: Phase) -> dict[int, Tensor]:
-        if not phase.l2_sp:
-            return {}
-        named = dict(self.task.model.named_parameters())
-        return {id(named[name]): value.to(self.world.device) for name, value in self.task.reference.items()}
-
     def _rng(self) -> np.random.Generator:
         """Order of the epoch's batches: a function of seed, place and rank, so that a resumed run repeats it."""
         return np.random.default_rng(
@@ -271,25 +200,5 @@ class _Loop:
         every = self.settings.checkpoint_every_steps
         return every is not None and step % every == 0 and step < self.task.steps_per_epoch
 
-    def _snapshot(self, optimizer: Optimizer | None) -> Snapshot:
-        return Snapshot.take(self.task.model, optimizer, self.best, self.progress)
-
-
-class _Clock:
-    """Wall time of an epoch, and how much of it was spent waiting for data."""
-
-    def __init__(self) -> None:
-        self.began = time.perf_counter()
-        self.waited = 0.0
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self.began
-
-    def waiting(self) -> "_Clock":
-        return self
-
-    def __enter__(self) -> None:
-        self._entered = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.waited += time.perf_counter() - self._entered
+    def _snapshot(self, stepper: Stepper | None) -> Snapshot:
+        return Snapshot.take(self.task.model, stepper and stepper.optimizer, self.best, self.progress)

@@ -1,0 +1,75 @@
+"""The steps of one phase: forward, backward, clip, optimizer, pull."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ray_app.errors import TrainingError
+from ray_app.schedule import Phase
+from ray_app.training.optimizer import assign_rates, build_optimizer, freeze, pull
+from ray_app.training.task import Task
+from ray_app.training.world import World
+
+
+class Stepper:
+    """The task's model made ready for a phase, and the optimizer that moves it."""
+
+    def __init__(
+        self, task: Task, phase: Phase, world: World, *, clip_norm: float | None = None, bf16: bool = False
+    ) -> None:
+        model = task.model.train()
+        rates = assign_rates(model, phase)
+        freeze(model, rates)
+        self.optimizer: Optimizer = build_optimizer(model, phase, rates, decay_all=not task.reference)
+        self._task, self._phase, self._world, self._clip_norm, self._bf16 = task, phase, world, clip_norm, bf16
+        self._module = world.wrap(_Forward(task))
+        named = dict(model.named_parameters()) if phase.l2_sp else {}
+        self._reference = {
+            id(named[name]): value.to(world.device) for name, value in task.reference.items() if phase.l2_sp
+        }
+
+    def take(self, batch: Any, factor: float) -> Tensor:
+        """One step at `factor` times the phase's rates; (loss sum, count) of this worker, still on the device.
+
+        Raises:
+            TrainingError: out of memory, with the settings to lower.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        try:
+            local = self._move(batch)
+        except torch.OutOfMemoryError as error:
+            settings = ", ".join(f"{name} (now {value})" for name, value in self._task.memory_settings.items())
+            raise TrainingError(f"out of memory in phase {self._phase.name!r}; lower {settings}") from error
+        if self._reference:
+            pull(self.optimizer, self._reference, self._phase.l2_sp)
+        return local
+
+    def _move(self, batch: Any) -> Tensor:
+        world = self._world
+        with torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=self._bf16):
+            loss, count = self._module(batch)
+        local = torch.stack([loss.detach().double(), count.double()])
+        everywhere = world.sum(count.double().clone()) if world.size > 1 else count
+        # DDP averages over workers; the mean over all targets is the sum times size over the global count.
+        (loss * (world.size / everywhere.clamp_min(1e-12))).backward()
+        if self._clip_norm is not None:
+            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(trained, self._clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return local
+
+
+class _Forward(nn.Module):
+    """One forward pass with its loss, so that DDP sees the whole of it."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model = task.model
+        self._loss = task.loss
+
+    def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        return self._loss(batch)
