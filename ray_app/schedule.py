@@ -23,10 +23,18 @@ def _regex(pattern: str) -> str:
     return pattern
 
 
+def _share(depth: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= depth[0] < depth[1] <= 1:
+        raise ValueError(f"should go up from 0 or more to 1 at most, got {depth[0]:g} and {depth[1]:g}")
+    return depth
+
+
 class ParamGroup(Section):
     """Parameters whose name matches `match` (re.search) and no earlier group of the phase."""
 
     match: Annotated[str, AfterValidator(_regex)]
+    depth: Annotated[tuple[float, float], AfterValidator(_share)] | None = None
+    """Of these the backbone's blocks between two shares of its depth alone: [0, 0.5] is the half next to the input."""
     rate: Annotated[float, Field(gt=0)] | Literal["frozen"] = 1.0
     """Factor on the phase's learning rate, or "frozen"."""
 
@@ -40,6 +48,8 @@ class Phase(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     groups: Annotated[tuple[ParamGroup, ...], Field(min_length=1)] = (ParamGroup(match=".*"),)
     """First match wins; a parameter that no group covers, or a group that covers nothing, is an error."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor on the rate of the backbone from block to block, from the output down to the input (BEiT, 2106.08254)."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled decay toward zero, on matrices of the head (everything, when training from scratch)."""

@@ -78,6 +78,9 @@ class Block(nn.Module):
 class Backbone(nn.Module):
     """Reads item vectors, gives one vector per position: what will be wanted next."""
 
+    at_input = ("content",)
+    """Makes the vectors that are read, though it was registered last (see `blocks_of`)."""
+
     def __init__(self, shape: SequenceShape, num_known: int, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout

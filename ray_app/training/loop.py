@@ -201,4 +201,4 @@ class _Loop:
         return every is not None and step % every == 0 and step < self.task.steps_per_epoch
 
     def _snapshot(self, stepper: Stepper | None) -> Snapshot:
-        return Snapshot.take(self.task.model, stepper and stepper.optimizer, self.best, self.progress)
+        return Snapshot.take(self.task.model, stepper.optimizer if stepper else None, self.best, self.progress)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ray_app.errors import TrainingError
-from ray_app.schedule import Phase
+from ray_app.models.blocks import blocks_of
+from ray_app.schedule import ParamGroup, Phase
 
 BACKBONE = "backbone."
 
@@ -17,28 +18,52 @@ def assign_rates(model: nn.Module, phase: Phase) -> dict[str, float | None]:
     """Learning rate of each parameter by name, None where it is frozen. First matching group wins.
 
     Raises:
-        TrainingError: a parameter that no group covers, or a group whose pattern matches no parameter.
+        TrainingError: a parameter that no group covers, or a group that covers no parameter whatever comes before it.
     """
+    places = _places(model, phase)
     rates: dict[str, float | None] = {}
     for name, parameter in model.named_parameters():
-        matching = (i for i, group in enumerate(phase.groups) if re.search(group.match, name))
-        index = next(matching, None)
-        if index is None:
+        group = next((group for group in phase.groups if _covers(group, name, places)), None)
+        if group is None:
             patterns = ", ".join(group.match for group in phase.groups)
             raise TrainingError(
                 f"phase {phase.name!r}: no group covers parameter {name!r}; patterns: {patterns}. "
                 "Add a group for it to schedule.phases.*.groups, if need be with rate: frozen"
             )
-        rate = phase.groups[index].rate
         # An empty tensor (a catalogue without new items) counts as covered but has nothing to learn.
-        rates[name] = None if rate == "frozen" or parameter.numel() == 0 else rate * phase.learning_rate
+        is_frozen = group.rate == "frozen" or parameter.numel() == 0
+        rates[name] = None if is_frozen else float(group.rate) * phase.learning_rate * _decay(phase, name, places)
     for group in phase.groups:
-        if not any(re.search(group.match, name) for name in rates):
+        if not any(_covers(group, name, places) for name in rates):
+            where = f" between depths {group.depth[0]:g} and {group.depth[1]:g}" if group.depth else ""
             raise TrainingError(
-                f"phase {phase.name!r}: the pattern {group.match!r} matches no parameter; "
+                f"phase {phase.name!r}: the pattern {group.match!r} matches no parameter{where}; "
                 f"parameters: {', '.join(rates)}"
             )
     return rates
+
+
+def _places(model: nn.Module, phase: Phase) -> dict[str, tuple[int, int]]:
+    """Number of each backbone parameter's block, from 0 at the input, and how many there are; where that is asked."""
+    if phase.layer_decay == 1 and not any(group.depth for group in phase.groups):
+        return {}
+    blocks = blocks_of(model.get_submodule(BACKBONE.rstrip(".")))
+    return {BACKBONE + name: (number, len(blocks)) for number, names in enumerate(blocks) for name in names}
+
+
+def _covers(group: ParamGroup, name: str, places: dict[str, tuple[int, int]]) -> bool:
+    if group.depth is not None:
+        if name not in places:
+            return False
+        number, of = places[name]
+        if not group.depth[0] <= (number + 0.5) / of < group.depth[1]:
+            return False
+    return re.search(group.match, name) is not None
+
+
+def _decay(phase: Phase, name: str, places: dict[str, tuple[int, int]]) -> float:
+    number, of = places.get(name, (0, 1))
+    return phase.layer_decay ** (of - 1 - number)
 
 
 def freeze(model: nn.Module, rates: dict[str, float | None]) -> None:
