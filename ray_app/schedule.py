@@ -8,6 +8,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+START, WISE = "start", "wise"
+"""Phases of the records that tell of no epoch: the look before the first one, and the interpolation after the last."""
+
 
 class Section(BaseModel):
     """A frozen part of the configuration that refuses unknown keys."""
@@ -33,10 +36,10 @@ class ParamGroup(Section):
     """Parameters whose name matches `match` (re.search) and no earlier group of the phase."""
 
     match: Annotated[str, AfterValidator(_regex)]
-    depth: Annotated[tuple[float, float], AfterValidator(_share)] | None = None
-    """Of these the backbone's blocks between two shares of its depth alone: [0, 0.5] is the half next to the input."""
     rate: Annotated[float, Field(gt=0)] | Literal["frozen"] = 1.0
     """Factor on the phase's learning rate, or "frozen"."""
+    depth: Annotated[tuple[float, float], AfterValidator(_share)] | None = None
+    """Of these the backbone's blocks between two shares of its depth alone: [0, 0.5] is the half next to the input."""
 
 
 class Phase(Section):
@@ -55,11 +58,19 @@ class Phase(Section):
     """Decoupled decay toward zero, on matrices of the head (everything, when training from scratch)."""
     l2_sp: Annotated[float, Field(ge=0)] = 0.0
     """Strength of the pull toward the pretrained weights, lambda/2 * |theta - theta0|^2, on the backbone alone."""
-    warmup: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the phase's steps over which the rate rises from zero."""
-    decay: Literal["constant", "cosine"] = "constant"
+    warmup: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the phase's steps over which the rate rises; unset: 0.3 of one_cycle, else none."""
+    decay: Literal["constant", "cosine", "one_cycle", "plateau"] = "constant"
+    """one_cycle: up from 1/25 of the rate, and down to nearly nothing (Smith 2018, arXiv 1803.09820), while SGD's
+    momentum goes down to 0.85 and up again; plateau: halved after half of patience without a better metric."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs without a better validation metric before the phase ends."""
+
+    @model_validator(mode="after")
+    def _plateau_needs_patience(self) -> Self:
+        if self.decay == "plateau" and self.patience is None:
+            raise ValueError("decay: plateau goes by patience: set it too")
+        return self
 
 
 HEAD = Phase(
@@ -87,13 +98,26 @@ class Schedule(Section):
     """Global norm above which gradients are scaled down."""
     validate_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between validations; patience counts epochs, so it is checked at each validation."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step, such as 0.999, of a running average of the weights, begun anew in each phase, which is validated,
+    kept and published in their place (Polyak and Juditsky 1992). Unset: the weights themselves."""
+    wise: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
+    """Shares alpha of the way from the pretrained backbone to the trained one, such as [0.3, 0.5, 0.7], that are tried
+    when the last phase is over, the whole way among them; validation takes the best (WiSE-FT, arXiv 2109.01903)."""
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Self:
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"phase names must differ, got {names}")
+        if taken := {START, WISE} & set(names):
+            raise ValueError(f"{taken.pop()!r} is the name of a record, and not free for a phase")
         return self
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether weights are chosen by validation."""
+        return bool(self.wise) or any(phase.patience for phase in self.phases)
 
 
 def from_scratch(epochs: int = 100, learning_rate: float = 1e-3, patience: int = 10) -> Schedule:

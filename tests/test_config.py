@@ -60,7 +60,7 @@ def written(tmp_path: Path, text: str) -> Path:
         ),
         (
             "schedule: {phases: [{name: a, epochs: 1, groups: [{match: a, rates: 1}]}]}",
-            "schedule.phases.0.groups.0.rates: unknown key, did you mean 'rate'? allowed: match, rate",
+            "schedule.phases.0.groups.0.rates: unknown key, did you mean 'rate'? allowed: match, rate, depth",
         ),
         ("train: {num_workers: four}", "train.num_workers: 'four' given; should be a valid integer"),
         ("train: {num_workers: 0}", "train.num_workers: 0 given; should be greater than or equal to 1"),

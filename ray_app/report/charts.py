@@ -14,7 +14,7 @@ PANEL_HEIGHT, PANEL_GAP, TOP, BOTTOM = 112, 30, 26, 30
 def learning_curves(title: str, records: Sequence[Record], metric: str = "ndcg@10") -> str:
     """Validation metric above training loss, epoch by epoch, with a line where each phase begins.
 
-    Epochs are counted through all phases; a record of epoch 0 is the model before training.
+    Epochs are counted through all phases; a record of epoch 0 is a look at the model before or after training.
     """
     epochs = _epochs(records)
     panels = [
@@ -60,8 +60,8 @@ def _epochs(records: Sequence[Record]) -> list[int]:
     """The place of each record on the axis of all epochs."""
     places: list[int] = []
     for record in records:
-        before_training = int(record["epoch"]) == 0
-        places.append((places[-1] if places else 0) + (0 if before_training else 1))
+        is_look = int(record["epoch"]) == 0
+        places.append((places[-1] if places else 0) + (0 if is_look else 1))
     return places
 
 

@@ -11,6 +11,7 @@ from ray_app.config import Config
 from ray_app.data.dataset import Manifest
 from ray_app.report.charts import Record, learning_curves
 from ray_app.report.results import all_metrics_table, differences_table, results_table, slice_table
+from ray_app.schedule import WISE
 from ray_app.tasks.examples import Example
 
 
@@ -143,11 +144,18 @@ def _curves(records: Mapping[str, Sequence[Record]]) -> str:
     if not records:
         return ""
     cards = "".join(
-        f'<figure class="card"><h3>{escape(name)}</h3>{learning_curves(name, run)}</figure>'
+        f'<figure class="card"><h3>{escape(name)}</h3>{learning_curves(name, run)}{_way_back(run)}</figure>'
         for name, run in records.items()
         if run
     )
     return section("Training", f'<div class="grid">{cards}</div>')
+
+
+def _way_back(run: Sequence[Record]) -> str:
+    if run[-1]["phase"] != WISE:
+        return ""
+    alpha = float(run[-1]["alpha"])
+    return f"<p>Ends at {alpha:g} of the way from the pretrained backbone to the trained one (WiSE-FT).</p>"
 
 
 def _slices(metrics: dict[str, Any]) -> str:

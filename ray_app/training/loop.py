@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ray_app.errors import TrainingError
-from ray_app.schedule import Phase, Schedule
+from ray_app.schedule import START, WISE, Phase, Schedule
+from ray_app.training.chance import order_of, reseed
 from ray_app.training.clock import Clock
-from ray_app.training.optimizer import rate_factor
+from ray_app.training.pace import momentum, rate_factor, slow_down
 from ray_app.training.snapshot import Progress, Snapshot
 from ray_app.training.stepper import Stepper
 from ray_app.training.task import Task
+from ray_app.training.validation import validate
+from ray_app.training.wise import backbone_state, interpolate
 from ray_app.training.world import World
 
 CHECK_EVERY = 50
@@ -42,6 +44,8 @@ def fit(
 ) -> Progress:
     """Run every phase; the model ends with the weights of the last, which are its best ones where it has `patience`.
 
+    Where the schedule averages, these are averages; where it interpolates, what is between them and the start.
+
     Args:
         task: the model is trained in place.
         schedule: phases to run.
@@ -52,15 +56,19 @@ def fit(
 
     Raises:
         TrainingError: non-finite loss, out of memory, a group that does not fit the model, `patience` without anybody
-            to validate on.
+            to validate on, `wise` without pretrained weights.
     """
+    if schedule.wise and not task.reference:
+        raise TrainingError(
+            "schedule.wise goes back toward pretrained weights, and this run begins without: leave it out"
+        )
     loop = _Loop(task, schedule, settings, world, report)
     if start is None:
         loop.begin()
     else:
         loop.resume(start)
     while loop.progress.phase < len(schedule.phases):
-        loop.run_phase(None if start is None else start.optimizer)
+        loop.run_phase(start)
         start = None
     return loop.progress
 
@@ -70,45 +78,47 @@ class _Loop:
         self.task, self.schedule, self.settings, self.world, self.report = task, schedule, settings, world, report
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
+        self.origin = backbone_state(task.model) if schedule.wise else {}  # before a snapshot is put in its place
 
     def begin(self) -> None:
         """Measure pretrained weights before anything moves: later epochs must beat them."""
         if self.task.reference:
-            metrics = self._validate()
-            self.progress.best = metrics.get(f"val/{self.task.metric}")
-            self.progress.records.append({"phase": "start", "epoch": 0, **metrics})
-            self._keep_best()
+            self.progress.records.append({"phase": START, "epoch": 0, **self._judge()})
 
     def resume(self, start: Snapshot) -> None:
         self.progress = start.progress
         self.best = start.best
         self.task.model.load_state_dict(start.model)
 
-    def run_phase(self, optimizer_state: dict[str, Tensor] | None) -> None:
-        phase, settings = self.schedule.phases[self.progress.phase], self.settings
-        clip_norm = self.schedule.clip_norm
-        stepper = Stepper(self.task, phase, self.world, clip_norm=clip_norm, bf16=settings.bf16)
-        if optimizer_state:
-            Snapshot.load_optimizer(stepper.optimizer, self.task.model, optimizer_state)
-        number = self.progress.phase
-        while self.progress.phase == number:
+    def run_phase(self, start: Snapshot | None) -> None:
+        phase, schedule, progress = self.schedule.phases[self.progress.phase], self.schedule, self.progress
+        stepper = Stepper(self.task, phase, self.world, clip_norm=schedule.clip_norm, bf16=self.settings.bf16)
+        if start:
+            Snapshot.load_optimizer(stepper.optimizer, self.task.model, start.optimizer)
+        if schedule.ema is not None:
+            stepper.keep_average(schedule.ema, self._steps_of_phase(), start.average if start else {})
+        number = progress.phase
+        while progress.phase == number:
             record = self._run_epoch(phase, stepper)
-            self._end_epoch(phase, record)
-            over = self.progress.phase != number
+            self._end_epoch(phase, stepper, record)
+            over = progress.phase != number
+            if over and progress.phase == len(schedule.phases) and schedule.wise:
+                self._interpolate()
             self.report(record, self._snapshot(None if over else stepper))
 
     def _run_epoch(self, phase: Phase, stepper: Stepper) -> dict[str, float | str]:
         task, progress = self.task, self.progress
         clock, first, targets_before = Clock(), progress.step, progress.loss_count
         total_steps = phase.epochs * task.steps_per_epoch
-        batches = iter(task.batches(self._rng(), first))
-        self._reseed()
+        batches = iter(task.batches(order_of(self.settings.seed, progress, self.world), first))
+        reseed(self.settings.seed, progress, self.world)
         unchecked: list[Tensor] = []
         while progress.step < task.steps_per_epoch:
             with clock.waiting():
                 batch = next(batches)
-            factor = rate_factor(phase, progress.epoch * task.steps_per_epoch + progress.step, total_steps)
-            unchecked.append(stepper.take(batch, factor))
+            place = self._steps_of_phase(), total_steps
+            factor = rate_factor(phase, *place) * 0.5**progress.halvings
+            unchecked.append(stepper.take(batch, factor, momentum(phase, *place)))
             progress.step += 1
             at_checkpoint = self._is_checkpoint(progress.step)
             if len(unchecked) == CHECK_EVERY or at_checkpoint or progress.step == task.steps_per_epoch:
@@ -116,7 +126,7 @@ class _Loop:
                 unchecked.clear()
             if at_checkpoint:
                 self.report({}, self._snapshot(stepper))
-                self._reseed()
+                reseed(self.settings.seed, progress, self.world)
         seconds = clock.seconds()
         return {
             "phase": phase.name,
@@ -143,62 +153,65 @@ class _Loop:
         self.progress.loss_sum += table[:, 0].sum().item()
         self.progress.loss_count += table[:, 1].sum().item()
 
-    def _end_epoch(self, phase: Phase, record: dict[str, float | str]) -> None:
+    def _end_epoch(self, phase: Phase, stepper: Stepper, record: dict[str, float | str]) -> None:
         """Validate, keep the best weights, and move on to the next epoch or phase."""
         progress = self.progress
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.loss_sum = progress.loss_count = 0.0
         last = progress.epoch == phase.epochs
         if progress.epoch % self.schedule.validate_every == 0 or last:
-            metrics = self._validate()
-            record.update(metrics)
-            value = metrics.get(f"val/{self.task.metric}")
-            if value is not None and (progress.best is None or value > progress.best):
-                progress.best, progress.best_epoch = value, progress.epoch
-                self._keep_best()
+            with stepper.averaged():
+                record.update(self._judge())
             if progress.best is not None:
                 record["val/best"] = progress.best
-            stale = progress.epoch - progress.best_epoch
-            last = last or (phase.patience is not None and stale >= phase.patience)
+            last = last or (phase.patience is not None and progress.epoch - progress.best_epoch >= phase.patience)
+            if phase.decay == "plateau":
+                slow_down(phase, progress)
         record["finished_at"] = time.time()
         progress.records.append(record)
         if last:
             if phase.patience is not None and self.best:
                 self.task.model.load_state_dict(self.best)
-            progress.phase, progress.epoch, progress.best_epoch = progress.phase + 1, 0, 0
+            elif stepper.average:
+                stepper.average.settle()
+            progress.end_phase()
+
+    def _judge(self) -> dict[str, float]:
+        """Validate the model as it is now, and keep its weights if none were better."""
+        progress, metrics = self.progress, self._validate()
+        value = metrics.get(f"val/{self.task.metric}")
+        if value is not None and (progress.best is None or value > progress.best):
+            progress.best, progress.best_epoch = value, progress.epoch
+            self.best = {name: t.detach().to("cpu", copy=True) for name, t in self.task.model.state_dict().items()}
+        return metrics
+
+    def _interpolate(self) -> None:
+        """End with the best of the points between the pretrained backbone and this one, which is one of them."""
+        model, trained = self.task.model, backbone_state(self.task.model)
+        found: dict[float, dict[str, float]] = {}
+        for alpha in sorted({*self.schedule.wise, 1.0}, reverse=True):  # of equal ones, the one that is trained most
+            interpolate(model, self.origin, trained, alpha)
+            found[alpha] = self._judge()
+        best = max(found, key=lambda alpha: found[alpha][f"val/{self.task.metric}"])
+        interpolate(model, self.origin, trained, best)
+        self.progress.records.append({"phase": WISE, "epoch": 0, "alpha": best, **found[best]})
 
     def _validate(self) -> dict[str, float]:
-        model, began = self.task.model, time.perf_counter()
-        modes = [(module, module.training) for module in model.modules()]  # frozen norm layers stay in eval mode
-        model.eval()
-        with torch.no_grad():
-            metrics = self.world.sum_counts(self.task.validate())
-        for module, was_training in modes:
-            module.training = was_training
-        if self.task.metric not in metrics and any(phase.patience for phase in self.schedule.phases):
+        metrics = validate(self.task, self.world)
+        if f"val/{self.task.metric}" not in metrics and self.schedule.needs_validation:
             raise TrainingError(
-                "the validation part asks nothing, so nothing tells when a phase with patience should end: "
-                "give it more of the log (data.split), or leave patience out of the schedule"
+                "the validation part asks nothing, so nothing tells when a phase with patience should end, or how far "
+                "schedule.wise should go: give it more of the log (data.split), or leave these out of the schedule"
             )
-        return {f"val/{name}": value for name, value in metrics.items()} | {"val/time_s": time.perf_counter() - began}
+        return metrics
 
-    def _keep_best(self) -> None:
-        self.best = {name: value.detach().to("cpu", copy=True) for name, value in self.task.model.state_dict().items()}
-
-    def _rng(self) -> np.random.Generator:
-        """Order of the epoch's batches: a function of seed, place and rank, so that a resumed run repeats it."""
-        return np.random.default_rng(
-            [self.settings.seed, self.progress.phase, self.progress.epoch, self.world.size, self.world.rank]
-        )
-
-    def _reseed(self) -> None:
-        """Dropout and sampling too: reseeded at each epoch and checkpoint, so that nothing random needs saving."""
-        place = [self.settings.seed, self.progress.phase, self.progress.epoch, self.progress.step, self.world.rank]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+    def _steps_of_phase(self) -> int:
+        return self.progress.epoch * self.task.steps_per_epoch + self.progress.step
 
     def _is_checkpoint(self, step: int) -> bool:
         every = self.settings.checkpoint_every_steps
         return every is not None and step % every == 0 and step < self.task.steps_per_epoch
 
     def _snapshot(self, stepper: Stepper | None) -> Snapshot:
-        return Snapshot.take(self.task.model, stepper.optimizer if stepper else None, self.best, self.progress)
+        optimizer, average = (stepper.optimizer, stepper.average) if stepper else (None, None)
+        return Snapshot.take(self.task.model, optimizer, self.best, self.progress, average.values if average else None)

@@ -1,6 +1,5 @@
 """From a phase's table of patterns to an optimizer: which parameters move, how fast, and what they are held to."""
 
-import math
 import re
 
 import torch
@@ -98,17 +97,6 @@ def build_optimizer(model: nn.Module, phase: Phase, rates: dict[str, float | Non
     if phase.optimizer == "sgd":
         return torch.optim.SGD(described, lr=phase.learning_rate, momentum=0.9)
     return torch.optim.AdamW(described, lr=phase.learning_rate, fused=True)
-
-
-def rate_factor(phase: Phase, step: int, total_steps: int) -> float:
-    """Factor on all learning rates at `step` (from 0) of the phase's `total_steps`: linear warm-up, then decay."""
-    warmup_steps = math.ceil(phase.warmup * total_steps)
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    if phase.decay == "constant":
-        return 1.0
-    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ray_app.schedule import Schedule
+from ray_app.schedule import WISE, Schedule
 from ray_app.storage import Storage
 
 POLL_S = 0.3
@@ -84,6 +84,8 @@ def _show(
                 break
             for record in records:
                 console.print(describe(title, epochs, metric, record), highlight=False)
+                if record["phase"] == WISE:
+                    continue
                 earlier = sum(epochs[name] for name in names[: names.index(str(record["phase"]))])
                 number = earlier + int(record["epoch"])
                 bars.update(bar, completed=number)
@@ -101,6 +103,8 @@ def _show(
 def describe(title: str, epochs: dict[str, int], metric: str, record: Record) -> str:
     """One epoch in one line; a star marks the best validation so far, that before training included."""
     phase = str(record["phase"])
+    if phase == WISE:
+        return f"{title} {phase}  alpha {record['alpha']:g}  val {metric} {record[f'val/{metric}']:.4f}"
     parts = [f"{title} {phase} {record['epoch']}/{epochs[phase]}", f"loss {record['train/loss']:.4f}"]
     if (value := record.get(f"val/{metric}")) is not None:
         parts.append(f"val {metric} {value:.4f}{' *' if value == record['val/best'] else ''}")

@@ -27,11 +27,19 @@ class Progress:
     best: float | None = None
     best_epoch: int = 0
     """Epoch of the present phase with the best metric; 0 where an earlier phase's is still the best."""
+    halvings: int = 0
+    """How often the rates of the present phase were halved on a plateau."""
+    halved_at: int = 0
+    """Epoch of the present phase at which they were, the last time."""
     loss_sum: float = 0.0
     loss_count: float = 0.0
     records: list[dict[str, float | str]] = field(default_factory=list)
     """One per finished epoch."""
     last_saved: str = ""
+
+    def end_phase(self) -> None:
+        """Go to the beginning of the next phase."""
+        self.phase, self.epoch, self.best_epoch, self.halvings, self.halved_at = self.phase + 1, 0, 0, 0, 0
 
 
 @dataclass(frozen=True)
@@ -42,16 +50,25 @@ class Snapshot:
     best: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     progress: Progress
+    average: dict[str, Tensor] = field(default_factory=dict)
+    """Running average of the weights, inside a phase that keeps one."""
 
     @classmethod
-    def take(cls, model: nn.Module, optimizer: Optimizer | None, best: dict[str, Tensor], progress: Progress) -> Self:
+    def take(
+        cls,
+        model: nn.Module,
+        optimizer: Optimizer | None,
+        best: dict[str, Tensor],
+        progress: Progress,
+        average: dict[str, Tensor] | None = None,
+    ) -> Self:
         """Gather (not copy) the state; `optimizer` is None between phases."""
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         moments: dict[str, Tensor] = {}
         if optimizer is not None:
             for parameter, state in optimizer.state.items():
                 moments |= {f"{names[id(parameter)]}/{key}": value for key, value in state.items() if value is not None}
-        return cls(model.state_dict(), best, moments, progress)
+        return cls(model.state_dict(), best, moments, progress, average or {})
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors`, `state.safetensors` and `state.json` into `folder`."""
@@ -59,8 +76,8 @@ class Snapshot:
             f"in phase {self.progress.phase}, epoch {self.progress.epoch}, step {self.progress.step}"
         )
         self.save_model(folder / MODEL_FILE)
-        state = {f"best/{name}": value for name, value in self.best.items()}
-        state |= {f"optimizer/{name}": value for name, value in self.optimizer.items()}
+        parts = {"best": self.best, "optimizer": self.optimizer, "average": self.average}
+        state = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
         save_file({name: value.contiguous() for name, value in state.items()}, folder / STATE_FILE)
         (folder / PLACE_FILE).write_text(json.dumps(asdict(self.progress)))
 
@@ -71,13 +88,12 @@ class Snapshot:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        state = load_file(folder / STATE_FILE)
-        return cls(
-            model=load_file(folder / MODEL_FILE),
-            best={name.removeprefix("best/"): value for name, value in state.items() if name.startswith("best/")},
-            optimizer={name.removeprefix("optimizer/"): t for name, t in state.items() if name.startswith("optimizer")},
-            progress=Progress(**json.loads((folder / PLACE_FILE).read_text())),
-        )
+        parts: dict[str, dict[str, Tensor]] = {"best": {}, "optimizer": {}, "average": {}}
+        for name, value in load_file(folder / STATE_FILE).items():
+            part, _, key = name.partition("/")
+            parts[part][key] = value
+        progress = Progress(**json.loads((folder / PLACE_FILE).read_text()))
+        return cls(load_file(folder / MODEL_FILE), progress=progress, **parts)
 
     @staticmethod
     def load_optimizer(optimizer: Optimizer, model: nn.Module, moments: dict[str, Tensor]) -> None:

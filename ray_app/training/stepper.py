@@ -1,5 +1,7 @@
 """The steps of one phase: forward, backward, clip, optimizer, pull."""
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from torch.optim import Optimizer
 
 from ray_app.errors import TrainingError
 from ray_app.schedule import Phase
+from ray_app.training.average import Average
 from ray_app.training.optimizer import assign_rates, build_optimizer, freeze, pull
 from ray_app.training.task import Task
 from ray_app.training.world import World
@@ -30,7 +33,17 @@ class Stepper:
             id(named[name]): value.to(world.device) for name, value in task.reference.items() if phase.l2_sp
         }
 
-    def take(self, batch: Any, factor: float) -> Tensor:
+        self.average: Average | None = None
+
+    def keep_average(self, decay: float, steps: int, values: Mapping[str, Tensor]) -> None:
+        """Average the weights from here on, or go on with what `values` had after `steps` of the phase's steps."""
+        self.average = Average(self._task.model, decay, steps, values)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model with averaged weights, where they are kept."""
+        return self.average.applied() if self.average else nullcontext()
+
+    def take(self, batch: Any, factor: float, momentum: float | None = None) -> Tensor:
         """One step at `factor` times the phase's rates; (loss sum, count) of this worker, still on the device.
 
         Raises:
@@ -38,6 +51,8 @@ class Stepper:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
+            if momentum is not None:
+                group["momentum"] = momentum
         try:
             local = self._move(batch)
         except torch.OutOfMemoryError as error:
@@ -45,6 +60,8 @@ class Stepper:
             raise TrainingError(f"out of memory in phase {self._phase.name!r}; lower {settings}") from error
         if self._reference:
             pull(self.optimizer, self._reference, self._phase.l2_sp)
+        if self.average:
+            self.average.update()
         return local
 
     def _move(self, batch: Any) -> Tensor:

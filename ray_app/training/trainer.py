@@ -27,6 +27,7 @@ from ray_app.config import dump
 from ray_app.data.stream import stream_tables
 from ray_app.data.streaming import quiet
 from ray_app.errors import UserError
+from ray_app.schedule import WISE
 from ray_app.tasks.recommend import build_task
 from ray_app.tasks.recommender import load_trained
 from ray_app.training.loop import LoopSettings, fit
@@ -86,7 +87,10 @@ def train_worker(settings: dict[str, Any]) -> UserError | None:
         task = build_task(run.config, run.dataset, pretrained, read, world.rank, world.size, world.device)
         report = partial(_report, run, world, settings["board"])
         with quiet():
-            fit(task, run.schedule, loop_settings(run, world.device), world, report, _last_snapshot())
+            progress = fit(task, run.schedule, loop_settings(run, world.device), world, report, _last_snapshot())
+        board, last = settings["board"], progress.records[-1]
+        if board is not None and world.rank == 0 and last["phase"] == WISE:
+            board.post.remote(last)
     except UserError as error:
         if world.size > 1:
             raise

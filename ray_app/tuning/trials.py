@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ray_app.errors import DataError
-from ray_app.schedule import Schedule
+from ray_app.schedule import START, WISE, Schedule
 from ray_app.storage import Storage, join
 from ray_app.tune_config import Strategy, Value
 from ray_app.tuning.space import Candidate
@@ -120,8 +120,8 @@ def score_of(records: Sequence[Record], schedule: Schedule, metric: str) -> floa
 
 
 def epochs_of(records: Sequence[Record]) -> int:
-    """Trained epochs: the look before the first is none."""
-    return sum(record["phase"] != "start" for record in records)
+    """Trained epochs: looks before the first and after the last are none."""
+    return sum(record["phase"] not in (START, WISE) for record in records)
 
 
 def result_of(trial: Trial, schedule: Schedule, metric: str, num_anchors: int) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def result_of(trial: Trial, schedule: Schedule, metric: str, num_anchors: int) -
     return {
         "score": math.nan if trial.score is None else trial.score,
         "epochs": trial.epochs,
-        "is_judged": last.get("phase") == schedule.phases[-1].name and f"val/{metric}" in last,
+        "is_judged": last.get("phase") in (schedule.phases[-1].name, WISE) and f"val/{metric}" in last,
         "is_anchor": trial.number < num_anchors,
         "trial": trial.model_dump_json(),
     }

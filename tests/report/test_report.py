@@ -75,6 +75,8 @@ TWO_PHASES = [
     record("full", 2, 0.04),
 ]
 
+WISE = {**record("wise", 0, 0.05, None), "alpha": 0.75}
+
 
 @pytest.fixture(scope="module")
 def page() -> Page:
@@ -83,7 +85,7 @@ def page() -> Page:
         config=parse_config({"name": "shop.1", "data": {"events": f"s3://b/{EVIL}"}}),
         data=manifest(),
         metrics=metrics(*names),
-        records={"fine-tuned": TWO_PHASES, EVIL: TWO_PHASES[1:]},
+        records={"fine-tuned": [*TWO_PHASES, WISE], EVIL: TWO_PHASES[1:]},
         examples=[Example(EVIL, [EVIL, "milk"], ["bread", EVIL], [True, False], [EVIL])],
         versions={"ray": "2.60.0", EVIL: EVIL, "commit": None},
     )
@@ -107,6 +109,7 @@ def test_the_page_says_what_a_person_looks_for(page: Page):
     for text in (
         "shop.1",
         "12,345",
+        "Ends at 0.75 of the way from the pretrained backbone",
         "777",
         "Temporal split",
         "2011-10-30",

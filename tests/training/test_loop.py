@@ -9,84 +9,16 @@ import numpy as np
 import pytest
 import torch
 from processes import run_two_workers
+from regression import EVERYTHING, TWO_PHASES, Net, Regression, losses, schedule, weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ray_app.errors import TrainingError
-from ray_app.schedule import ParamGroup, Phase, Schedule
+from ray_app.schedule import ParamGroup, Phase
 from ray_app.training.loop import LoopSettings, fit
-from ray_app.training.optimizer import assign_rates, rate_factor
-from ray_app.training.snapshot import Progress, Snapshot
+from ray_app.training.optimizer import assign_rates
+from ray_app.training.snapshot import Snapshot
 from ray_app.training.world import World
-
-EVERYTHING = (ParamGroup(match=".*"),)
-HEAD_ONLY = (ParamGroup(match=r"^backbone\.", rate="frozen"), ParamGroup(match=r"^head\."))
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(1)
-        self.backbone = nn.Linear(4, 8)
-        self.norm_free = nn.Dropout(0.3)
-        self.head = nn.Linear(8, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.norm_free(torch.relu(self.backbone(x)))).squeeze(1)
-
-
-class Regression:
-    """Linear regression on fixed batches; each worker takes its slice of every global batch."""
-
-    metric = "r"
-    steps_per_epoch = 6
-
-    def __init__(self, rank: int = 0, size: int = 1, dropout: float = 0.3, pretrained: bool = False) -> None:
-        self.memory_settings: dict[str, object] = {"train.tokens_per_batch": 8}
-        self.model: nn.Module = Net()
-        self.model.norm_free.p = dropout
-        self.reference = {}
-        if pretrained:
-            named = self.model.named_parameters()
-            self.reference = {n: p.detach().clone() for n, p in named if n.startswith("backbone.")}
-        data = torch.Generator().manual_seed(0)
-        self.x = torch.randn(6, 8, 4, generator=data)
-        self.y = self.x.sum(2)
-        self.rank, self.size = rank, size
-        self.poison_at: int | None = None
-
-    def batches(self, rng: np.random.Generator, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for step in range(first, self.steps_per_epoch):
-            x, y = self.x[step][self.rank :: self.size], self.y[step][self.rank :: self.size]
-            yield x * (float("nan") if step == self.poison_at else 1), y
-
-    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        x, y = batch
-        return ((self.model(x) - y) ** 2).sum(), torch.tensor(float(len(y)))
-
-    def validate(self) -> dict[str, tuple[float, float]]:
-        error = ((self.model(self.x[0]) - self.y[0]) ** 2).mean().item()
-        return {"r": (-error / self.size, 1 / self.size)}
-
-
-def schedule(*phases: Phase, **settings: object) -> Schedule:
-    return Schedule(phases=phases, **settings)
-
-
-def losses(progress: Progress) -> list[float]:
-    return [float(record["train/loss"]) for record in progress.records if "train/loss" in record]
-
-
-TWO_PHASES = schedule(
-    Phase(name="head", epochs=2, learning_rate=0.05, groups=HEAD_ONLY),
-    Phase(
-        name="full", epochs=3, learning_rate=0.02, groups=EVERYTHING, l2_sp=0.1, warmup=0.2, decay="cosine", patience=5
-    ),
-)
-
-
-def weights(task: Regression) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in task.model.state_dict().items()}
 
 
 def test_head_phase_leaves_the_backbone_alone() -> None:
@@ -239,33 +171,33 @@ def test_every_parameter_needs_a_group_and_every_group_a_parameter() -> None:
         assign_rates(Net(), Phase(name="x", epochs=1, groups=(ParamGroup(match="^haed"), *EVERYTHING)))
 
 
-def test_rate_rises_over_the_warm_up_and_falls_with_the_cosine() -> None:
-    phase = Phase(name="x", epochs=1, warmup=0.5, decay="cosine")
-    assert [round(rate_factor(phase, step, 8), 3) for step in range(8)] == [
-        0.25,
-        0.5,
-        0.75,
-        1.0,
-        1.0,
-        0.854,
-        0.5,
-        0.146,
-    ]
+def test_the_numbers_of_a_run_stay_what_they_were() -> None:
+    """What the toolbox adds is off by default: a schedule that does not name it trains as it did before."""
+    settings = LoopSettings(seed=3, checkpoint_every_steps=4)
+    progress = fit(Regression(pretrained=True), TWO_PHASES, settings, World.current(), lambda *_: None)
+    golden = [4.136468172073364, 3.521067261695862, 2.867222785949707, 1.9365477164586384, 1.8019850850105286]
+    assert losses(progress) == pytest.approx(golden, rel=1e-5)
+
+
+TOOLBOX = TWO_PHASES.model_copy(update={"ema": 0.6, "wise": (0.0, 0.5)})
 
 
 def _one_of_two(rank: int, folder: Path) -> None:
-    task = Regression(rank, 2, dropout=0.0, pretrained=True)
-    fit(task, TWO_PHASES, LoopSettings(), World.current(), lambda *_: None)
-    if rank == 0:
-        save_file(copy.deepcopy(task.model.state_dict()), folder / "two.safetensors")
+    for number, phases in enumerate((TWO_PHASES, TOOLBOX)):
+        task = Regression(rank, 2, dropout=0.0, pretrained=True)
+        fit(task, phases, LoopSettings(), World.current(), lambda *_: None)
+        save_file(copy.deepcopy(task.model.state_dict()), folder / f"{number}-{rank}.safetensors")
 
 
 def test_two_workers_equal_one_at_the_same_global_batch(tmp_path: Path) -> None:
     run_two_workers(_one_of_two, tmp_path)
-    one = Regression(dropout=0.0, pretrained=True)
-    fit(one, TWO_PHASES, LoopSettings(), World.current(), lambda *_: None)
-    for name, value in load_file(tmp_path / "two.safetensors").items():
-        torch.testing.assert_close(value, one.model.state_dict()[name], rtol=1e-5, atol=1e-6)
+    for number, phases in enumerate((TWO_PHASES, TOOLBOX)):
+        one = Regression(dropout=0.0, pretrained=True)
+        fit(one, phases, LoopSettings(), World.current(), lambda *_: None)
+        first, second = (load_file(tmp_path / f"{number}-{rank}.safetensors") for rank in (0, 1))
+        for name, value in first.items():
+            assert torch.equal(value, second[name])
+            torch.testing.assert_close(value, one.model.state_dict()[name], rtol=1e-5, atol=1e-6)
 
 
 def _resume_and_stop(rank: int, folder: Path) -> None:

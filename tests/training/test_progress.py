@@ -34,6 +34,8 @@ def test_a_star_marks_what_is_better_than_everything_before() -> None:
     assert "val ndcg@10 0.4000 *" in describe("t", epochs, "ndcg@10", record("head", 2, 0.4, 0.4))
     unvalidated = {key: value for key, value in record("head", 1, 0, 0).items() if not key.startswith("val/ndcg")}
     assert "val" not in describe("t", epochs, "ndcg@10", unvalidated)
+    wise: dict[str, float | str] = {"phase": "wise", "epoch": 0, "alpha": 0.5, "val/ndcg@10": 0.25}
+    assert describe("t", epochs, "ndcg@10", wise) == "t wise  alpha 0.5  val ndcg@10 0.2500"
 
 
 @pytest.mark.cluster

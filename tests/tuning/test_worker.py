@@ -104,6 +104,7 @@ def test_a_metric_that_is_never_reported_is_told() -> None:
 def test_a_trial_survives_its_file() -> None:
     found = TRIAL.after([record(0.25, "start"), record(0.5), record(math.nan)], PATIENT, "ndcg@10")
     assert epochs_of(found.records) == found.epochs == 2
+    assert found.after([*found.records, record(0.4, "wise")], HASTY, "ndcg@10").epochs == 2
     text = found.model_copy(
         update={"score": None, "values": {"a": 1, "b": True, "c": 1.0, "d": None}}
     ).model_dump_json()
