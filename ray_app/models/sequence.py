@@ -80,6 +80,8 @@ class Backbone(nn.Module):
 
     at_input = ("content",)
     """Makes the vectors that are read, though it was registered last (see `blocks_of`)."""
+    dropout_when_frozen = True
+    """Frozen, it is still what the head's vectors of new items learn through: dropout keeps them from overfitting."""
 
     def __init__(self, shape: SequenceShape, num_known: int, dropout: float) -> None:
         super().__init__()

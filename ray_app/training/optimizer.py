@@ -66,13 +66,27 @@ def _decay(phase: Phase, name: str, places: dict[str, tuple[int, int]]) -> float
 
 
 def freeze(model: nn.Module, rates: dict[str, float | None]) -> None:
-    """Let gradients flow to the parameters that have a rate, and put norm layers that are frozen into eval mode."""
+    """Let gradients flow to the parameters that have a rate, and let what is frozen be as it is in use.
+
+    Norm layers inside a part that is frozen keep their statistics. A backbone that is frozen as a whole has no dropout
+    and no stochastic depth either, so that the head learns on the features that it will be given, cached or not; unless
+    it has `dropout_when_frozen`.
+    """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(rates[name] is not None)
     for module in model.modules():
-        own = list(module.parameters(recurse=False))
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and own and not any(p.requires_grad for p in own):
-            module.eval()
+        if _is_frozen(module):
+            for inner in module.modules():
+                if isinstance(inner, nn.modules.batchnorm._BatchNorm):
+                    inner.eval()
+    backbone = getattr(model, BACKBONE.rstrip("."), None)
+    if backbone is not None and _is_frozen(backbone) and not getattr(backbone, "dropout_when_frozen", False):
+        backbone.eval()
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    moves = [parameter.requires_grad for parameter in module.parameters()]
+    return bool(moves) and not any(moves)
 
 
 def build_optimizer(model: nn.Module, phase: Phase, rates: dict[str, float | None], decay_all: bool) -> Optimizer:

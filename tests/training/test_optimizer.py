@@ -3,11 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from ray_app.errors import TrainingError
 from ray_app.models.sequence import SequenceModel, SequenceShape
 from ray_app.schedule import ParamGroup, Phase
-from ray_app.training.optimizer import assign_rates
+from ray_app.training.optimizer import assign_rates, freeze
 
 BACKBONE, HEAD = ParamGroup(match=r"^backbone\.", rate=0.5), ParamGroup(match=r"^head\.")
 
@@ -43,3 +44,51 @@ def test_a_group_may_be_some_of_the_depth() -> None:
         rates(groups=(ParamGroup(match=".*", depth=(0, 0.1)), frozen, HEAD))
     with pytest.raises(ValueError, match=r"from 0 or more to 1 at most, got 0\.5 and 0\.5"):
         ParamGroup(match=".*", depth=(0.5, 0.5))
+
+
+class Pictures(nn.Module):
+    """What networks for pictures have beside weights: statistics, dropout, and blocks left out at random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Sequential(*(self.block() for _ in range(2)))
+        self.head = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+
+    @staticmethod
+    def block() -> nn.Module:
+        parts = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4, affine=False), nn.Dropout(0.5)
+        return nn.Sequential(*parts, StochasticDepth(0.5, "row"))
+
+
+def ready(*groups: ParamGroup) -> Pictures:
+    model = Pictures().train()
+    freeze(model, assign_rates(model, Phase(name="x", epochs=1, groups=(*groups, ParamGroup(match=".*")))))
+    return model
+
+
+def test_a_frozen_backbone_gives_the_features_that_it_gives_in_use() -> None:
+    """With dropout in it, a head learned on other features than a cache has."""
+    model, pictures = ready(ParamGroup(match=r"^backbone\.", rate="frozen")), torch.randn(32, 4)
+    features = model.backbone(pictures)
+    assert torch.equal(features, model.backbone(pictures))
+    assert torch.equal(features, model.eval().backbone(pictures))
+    assert ready(ParamGroup(match=r"^backbone\.", rate="frozen")).head[1].training
+
+
+def test_norm_layers_of_frozen_blocks_keep_their_statistics() -> None:
+    model = ready(ParamGroup(match=r"^backbone\.", depth=(0, 0.5), rate="frozen"))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.backbone(torch.randn(32, 4) + 1)
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.rpartition(".")[0] for name in moved} == {"backbone.1.1", "backbone.1.2"}
+    assert [model.backbone[place][3].training for place in (0, 1)] == [True, True]
+
+
+def test_a_frozen_sequence_model_keeps_its_dropout() -> None:
+    """Its head is read through it: the vectors of new items are its inputs."""
+    frozen = ParamGroup(match=r"^backbone\.", rate="frozen")
+    found = model().train()
+    freeze(found, assign_rates(found, Phase(name="x", epochs=1, groups=(frozen, HEAD))))
+    assert found.backbone.training
+    assert all(block.training for block in found.backbone.blocks)
