@@ -11,7 +11,17 @@ from ray_app.errors import ConfigError
 from ray_app.schedule import Section
 
 Value = bool | int | float | str | None
-Strategy = Literal["configured", "without_l2_sp", "linear_probe", "full", "gradual", "scratch"]
+Strategy = Literal[
+    "configured",
+    "without_l2_sp",
+    "linear_probe",
+    "full",
+    "gradual",
+    "surgical_first",
+    "surgical_middle",
+    "surgical_last",
+    "scratch",
+]
 SEARCHED = ("schedule.", "model.", "train.", "evaluate.scratch_schedule.")
 """Where the settings lie that a search may vary."""
 SAME_FOR_ALL = frozenset(
@@ -107,7 +117,8 @@ class TuneConfig(Section):
     search: Literal["tpe", "random", "grid"] = "tpe"
     """Who proposes: tpe learns from the trials before (Optuna); a grid takes three points of every range."""
     strategies: Annotated[tuple[Strategy, ...], Field(min_length=1)] | None = None
-    """Variants of the configured schedule to choose among; unset: all that the configuration allows."""
+    """Variants of the configured schedule to choose among; unset: all that the configuration allows, the surgical ones,
+    which tune a third of the backbone alone, for pictures only."""
     space: dict[str, Distribution] | None = None
     """Path of a setting, as in an override -> its distribution; unset: the rates and pulls of the schedule."""
     scheduler: Literal["asha", "median", "none"] = "asha"

@@ -15,7 +15,8 @@ _WORTH: tuple[tuple[tuple[Strategy, ...], Strategy, str], ...] = (
     (("configured", "without_l2_sp", "gradual"), "full", "training the head before the rest"),
     (("configured",), "without_l2_sp", "holding the backbone to its pretrained weights"),
     (("configured", "without_l2_sp", "gradual", "full"), "linear_probe", "unfreezing the backbone"),
-    (("gradual",), "configured", "unfreezing block by block"),
+    (("gradual",), "configured", "unfreezing bit by bit"),
+    (("surgical_first", "surgical_middle", "surgical_last"), "configured", "tuning a third of the backbone alone"),
     (
         ("configured", "without_l2_sp", "gradual", "full", "linear_probe"),
         "scratch",

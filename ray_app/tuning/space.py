@@ -11,9 +11,12 @@ from ray_app.config import Config, dump, fingerprint, with_values
 from ray_app.errors import ConfigError
 from ray_app.schedule import Schedule
 from ray_app.tune_config import Distribution, Strategy, TuneConfig, Value
-from ray_app.tuning.strategies import MEANING, has_start, possible, schedule_of
+from ray_app.tuning.strategies import MEANING, has_start, num_blocks, possible, schedule_of, usual
 
 GRID_POINTS = 3
+FEW_BLOCKS = 3
+"""In a backbone of so few, one rate for all of them says nearly what a rate for each would."""
+LAYER_DECAYS = (0.65, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Space:
         self.config = config.model_copy(update={"tune": None})
         tune = config.tune or TuneConfig()
         allowed = possible(config)
-        self.strategies = tune.strategies or allowed
+        self.strategies = tune.strategies or usual(config)
         faults = [
             f"tune.strategies.{number}: {name!r} ({MEANING[name]}) is nothing new here; allowed: {', '.join(allowed)}"
             for number, name in enumerate(self.strategies)
@@ -132,6 +135,8 @@ def default_space(config: Config) -> dict[str, Distribution]:
     path = f"schedule.phases.{len(early)}"
     space[f"{path}.learning_rate"] = _around(last.learning_rate)
     space[f"{path}.l2_sp"] = Distribution(loguniform=(1e-4, 1.0))
+    if num_blocks(config) > FEW_BLOCKS:
+        space[f"{path}.layer_decay"] = Distribution(choice=LAYER_DECAYS)
     for number, group in enumerate(last.groups):
         if "backbone" in group.match and group.rate != "frozen":
             space[f"{path}.groups.{number}.rate"] = Distribution(loguniform=(0.03, 1.0))

@@ -13,10 +13,26 @@ MEANING: MappingProxyType[Strategy, str] = MappingProxyType(
         "without_l2_sp": "the configured phases, not held to the pretrained weights",
         "linear_probe": "the first phase alone, on a frozen backbone",
         "full": "the last phase alone, for the epochs of all",
-        "gradual": "the configured phases, the backbone unfrozen block by block in the last",
+        "gradual": "the configured phases, the backbone unfrozen bit by bit in the last, from its output down",
+        "surgical_first": "the configured phases, the last with the third of the backbone next to the input alone",
+        "surgical_middle": "the configured phases, the last with the middle third of the backbone alone",
+        "surgical_last": "the configured phases, the last with the third of the backbone next to the output alone",
         "scratch": "random weights, trained by evaluate.scratch_schedule",
     }
 )
+
+THIRDS: MappingProxyType[Strategy, tuple[float, float]] = MappingProxyType(
+    {"surgical_first": (0, 1 / 3), "surgical_middle": (1 / 3, 2 / 3), "surgical_last": (2 / 3, 1)}
+)
+"""Depth at which the surgical strategies tune the backbone (Lee et al. 2022, arXiv 2210.11466)."""
+BACKBONE = r"^backbone\."
+PICTURE_BLOCKS = 4
+"""Any network for pictures has so many blocks, and most have more: gradually, it is unfrozen in as many parts."""
+
+
+def num_blocks(config: Config) -> int:
+    """Blocks that the backbone has at least; the vectors of items are the lowest of the sequence model (`blocks_of`)."""
+    return PICTURE_BLOCKS if config.task.kind == "classify" else 1 + config.model.num_layers
 
 
 def has_start(config: Config) -> bool:
@@ -36,39 +52,55 @@ def possible(config: Config) -> tuple[Strategy, ...]:
         "without_l2_sp": any(phase.l2_sp for phase in phases),
         "linear_probe": probes,
         "full": several,
-        "gradual": probes and not _is_frozen(phases[-1]) and phases[-1].epochs > config.model.num_layers,
+        "gradual": probes and not _is_frozen(phases[-1]) and phases[-1].epochs >= num_blocks(config),
+        **dict.fromkeys(THIRDS, not _is_frozen(phases[-1]) and num_blocks(config) >= len(THIRDS)),
         "scratch": True,
     }
     return tuple(strategy for strategy, applies in found.items() if applies)
+
+
+def usual(config: Config) -> tuple[Strategy, ...]:
+    """Those of them that are tried unless others are named."""
+    surgical = THIRDS if config.task.kind != "classify" else {}
+    return tuple(strategy for strategy in possible(config) if strategy not in surgical)
 
 
 def schedule_of(strategy: Strategy, config: Config) -> Schedule:
     """The schedule that the strategy makes of the configured one."""
     if strategy == "scratch":
         return config.evaluate.scratch_schedule
-    change: dict[Strategy, Callable[[tuple[Phase, ...]], tuple[Phase, ...]]] = {
-        "configured": lambda phases: phases,
-        "without_l2_sp": lambda phases: tuple(phase.model_copy(update={"l2_sp": 0.0}) for phase in phases),
-        "linear_probe": lambda phases: phases[:1],
-        "full": lambda phases: (phases[-1].model_copy(update={"epochs": sum(phase.epochs for phase in phases)}),),
-        "gradual": lambda phases: (*phases[:-1], *_unfreezing(phases[-1], config.model.num_layers)),
+    *early, last = config.schedule.phases
+    change: dict[Strategy, Callable[[], list[Phase]]] = {
+        "configured": lambda: [*early, last],
+        "without_l2_sp": lambda: [phase.model_copy(update={"l2_sp": 0.0}) for phase in (*early, last)],
+        "linear_probe": lambda: [*early, last][:1],
+        "full": lambda: [last.model_copy(update={"epochs": sum(phase.epochs for phase in (*early, last))})],
+        "gradual": lambda: [*early, *_unfreezing(last, num_blocks(config))],
+        **{strategy: lambda third=third: [*early, _only(third, last)] for strategy, third in THIRDS.items()},
     }
-    return config.schedule.model_copy(update={"phases": change[strategy](config.schedule.phases)})
+    return config.schedule.model_copy(update={"phases": tuple(change[strategy]())})
 
 
-def _unfreezing(phase: Phase, num_blocks: int) -> list[Phase]:
-    """The phase in stages of as many epochs: one more block of the backbone from the top in each, all in the last.
+def _unfreezing(phase: Phase, parts: int) -> list[Phase]:
+    """The phase in stages of as many epochs: one more part of the backbone from the top in each, all in the last.
 
     Howard and Ruder 2018, arXiv 1801.06146.
     """
-    each = phase.epochs // (num_blocks + 1)
-    stages = []
-    for block in reversed(range(num_blocks)):
-        free = "|".join(f"blocks\\.{number}" for number in range(block, num_blocks))
-        frozen = ParamGroup(match=rf"^backbone\.(?!norm\.|{free}\.)", rate="frozen")
-        change = {"name": f"{phase.name}_from_block_{block}", "epochs": each, "groups": (frozen, *phase.groups)}
-        stages.append(phase.model_copy(update=change))
-    return [*stages, phase.model_copy(update={"epochs": phase.epochs - each * num_blocks})]
+    each = phase.epochs // parts
+    stages = [
+        _only((1 - number / parts, 1), phase).model_copy(
+            update={"name": f"{phase.name}_{number}_of_{parts}", "epochs": each}
+        )
+        for number in range(1, parts)
+    ]
+    return [*stages, phase.model_copy(update={"epochs": phase.epochs - each * len(stages)})]
+
+
+def _only(depth: tuple[float, float], phase: Phase) -> Phase:
+    """The phase with the backbone frozen outside a depth."""
+    outside = [(0, depth[0]), (depth[1], 1)]
+    frozen = [ParamGroup(match=BACKBONE, depth=part, rate="frozen") for part in outside if part[0] < part[1]]
+    return phase.model_copy(update={"groups": (*frozen, *phase.groups)})
 
 
 def _is_frozen(phase: Phase) -> bool:

@@ -2,15 +2,17 @@
 
 import pytest
 import torch
+import torchvision
+from torch import nn
 
-from ray_app.config import Config, apply_overrides, parse_config
+from ray_app.config import Config, TaskConfig, apply_overrides, parse_config
 from ray_app.errors import ConfigError
 from ray_app.models.sequence import SequenceModel, SequenceShape
 from ray_app.schedule import Phase, Schedule
 from ray_app.training.optimizer import assign_rates
 from ray_app.tune_config import Strategy
-from ray_app.tuning.space import Candidate, Space
-from ray_app.tuning.strategies import MEANING, possible, schedule_of
+from ray_app.tuning.space import Candidate, Space, default_space
+from ray_app.tuning.strategies import MEANING, THIRDS, possible, schedule_of, usual
 
 TWO_PHASES = parse_config({"model": {"start_from": "somewhere", "num_layers": 2}, "tune": {}})
 HEAD_RATE, RATE, L2_SP = (
@@ -43,7 +45,7 @@ def test_gradual_unfreezing_goes_down_from_the_top_block() -> None:
         rates = assign_rates(model, phase)
         free.append({name for name, rate in rates.items() if name.startswith("backbone") and rate is not None})
         assert all(rate is not None for name, rate in rates.items() if name.startswith("head"))
-    assert [phase.name for phase in phases("gradual")] == ["head", "full_from_block_1", "full_from_block_0", "full"]
+    assert [phase.name for phase in phases("gradual")] == ["head", "full_1_of_3", "full_2_of_3", "full"]
     assert [phase.epochs for phase in phases("gradual")] == [10, 20, 20, 20]
     assert free[0] == set()
     assert {name.split(".")[1] for name in free[1]} == {"norm", "blocks"}
@@ -53,14 +55,52 @@ def test_gradual_unfreezing_goes_down_from_the_top_block() -> None:
     assert free[3] == {name for name, _ in model.named_parameters() if name.startswith("backbone")}
 
 
+def test_surgical_tuning_moves_a_third_of_the_backbone() -> None:
+    found = {}
+    for strategy in THIRDS:
+        *early, last = phases(strategy)
+        assert early == [*phases("configured")[:-1]]
+        rates = assign_rates(SequenceModel(SequenceShape(8, 2, 1, 8, 5), torch.arange(6), 4), last)
+        moved = {name for name, rate in rates.items() if rate is not None}
+        assert {name for name in rates if name.startswith("head")} <= moved
+        found[strategy] = {".".join(name.split(".")[1:3]) for name in moved if name.startswith("backbone")}
+    assert found == {
+        "surgical_first": {"items.weight", "positions.weight"},
+        "surgical_middle": {"blocks.0"},
+        "surgical_last": {"blocks.1", "norm.weight", "norm.bias"},
+    }
+
+
+def test_pictures_are_unfrozen_in_quarters_and_their_rates_fall_with_depth() -> None:
+    pictures = TWO_PHASES.model_copy(update={"task": TaskConfig(kind="classify")})
+    free = []
+    with torch.device("meta"):
+        model = nn.ModuleDict({"backbone": torchvision.models.resnet18(), "head": nn.Linear(512, 3)})
+    for phase in phases("gradual", pictures):
+        rates = assign_rates(model, phase)
+        free.append(sum(rate is not None for name, rate in rates.items() if name.startswith("backbone")))
+    assert free[0] == 0 < free[1] < free[2] < free[3] < free[4] == sum(1 for _ in model["backbone"].parameters())
+    assert "schedule.phases.1.layer_decay" in default_space(pictures)
+    assert "schedule.phases.1.layer_decay" not in default_space(TWO_PHASES)
+    assert set(THIRDS) & set(usual(TWO_PHASES)) == set()
+    assert usual(pictures) == possible(pictures) == tuple(MEANING)
+
+
+SURGICAL = tuple(THIRDS)
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
         (["model.start_from=null"], ("scratch",)),
-        (["schedule.phases=[{name: a, epochs: 3}]"], ("configured", "scratch")),
-        (["schedule.phases=[{name: a, epochs: 3, l2_sp: 1}]"], ("configured", "without_l2_sp", "scratch")),
-        (["schedule.phases.1.epochs=2"], ("configured", "without_l2_sp", "linear_probe", "full", "scratch")),
-        (["schedule.phases=[{name: a, epochs: 3}, {name: b, epochs: 3}]"], ("configured", "full", "scratch")),
+        (["schedule.phases=[{name: a, epochs: 3}]"], ("configured", *SURGICAL, "scratch")),
+        (["schedule.phases=[{name: a, epochs: 3}]", "model.num_layers=1"], ("configured", "scratch")),
+        (["schedule.phases=[{name: a, epochs: 3, l2_sp: 1}]"], ("configured", "without_l2_sp", *SURGICAL, "scratch")),
+        (["schedule.phases.1.epochs=2"], ("configured", "without_l2_sp", "linear_probe", "full", *SURGICAL, "scratch")),
+        (
+            ["schedule.phases=[{name: a, epochs: 3}, {name: b, epochs: 3}]"],
+            ("configured", "full", *SURGICAL, "scratch"),
+        ),
     ],
 )
 def test_only_strategies_that_differ(overrides: list[str], expected: tuple[Strategy, ...]) -> None:
