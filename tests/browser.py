@@ -1,21 +1,22 @@
 """A real browser, steered over WebDriver: what a person would do with a page."""
 
 import json
+import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 FLAGS = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking")
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
-WAIT_S = 30
+WAIT_S = 120
 
 
 class Browser:
@@ -27,7 +28,7 @@ class Browser:
         request = urllib.request.Request(
             f"{self._url}{path}", data, {"content-type": "application/json"}, method=method
         )
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
             return json.load(reply)["value"]
 
     def open(self, url: str) -> None:
@@ -62,17 +63,10 @@ def browser(width: int, height: int) -> Iterator[Browser]:
     driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
     if driver is None or chromium is None:
         pytest.skip("needs Debian's chromium and chromium-driver")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    root = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory() as profile:
-        process = subprocess.Popen([driver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as profile, (Path(profile) / "driver.log").open("w+") as log:
+        process = subprocess.Popen([driver, "--port=0"], stdout=log, stderr=log)
         try:
-            deadline = time.monotonic() + WAIT_S
-            while _is_closed(port):
-                assert time.monotonic() < deadline, "chromedriver did not start"
-                time.sleep(0.05)
+            root = f"http://127.0.0.1:{_port_of(process, Path(log.name))}"
             flags = [f"--{flag}" for flag in FLAGS] + [f"--user-data-dir={profile}", f"--window-size={width},{height}"]
             wanted = {"goog:chromeOptions": {"binary": chromium, "args": flags}}
             capabilities = {"capabilities": {"alwaysMatch": wanted}}
@@ -85,6 +79,11 @@ def browser(width: int, height: int) -> Iterator[Browser]:
             process.wait()
 
 
-def _is_closed(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+def _port_of(process: subprocess.Popen[bytes], log: Path) -> str:
+    """The one that the system gave it, which it tells when it is ready."""
+    deadline = time.monotonic() + WAIT_S
+    while (told := re.search(r"started successfully on port (\d+)", log.read_text())) is None:
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, f"chromedriver did not start: {log.read_text()}"
+        time.sleep(0.05)
+    return told[1]

@@ -1,6 +1,7 @@
 """Ray clusters of tests, each beside any other on the machine: own ports, own folder, gone with its process group."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -13,10 +14,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from urllib.request import urlopen
+from typing import Any
+from urllib.request import Request, urlopen
 
 RAY = Path(sys.executable).parent / "ray"
+PORTS = ("ray-client-server", "dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent")
+"""Those of the agents too: Ray waits 15 s for one that is left open, then gives up, which a busy machine exceeds."""
+PATIENCE = {
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_gcs_server_port_wait_time_s": "300",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "300",
+}
+"""How long the parts of a cluster wait for each other: half a minute or one by default."""
+START_S = 300
+TAIL = 3000
 
 
 @dataclass(frozen=True)
@@ -29,34 +44,49 @@ class Head:
     """For `ray job submit`."""
     environment: dict[str, str]
     """What its clients need."""
-    pid: int
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """What the dashboard answers to a GET, or to a POST of `body`."""
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f"{self.jobs_address}{path}", data, {"content-type": "application/json"})
+        with urlopen(request, timeout=60) as reply:
+            return json.load(reply)
+
+    def logs(self) -> str:
+        """How it ended, if it did, and the end of what its processes wrote."""
+        files = [self.folder / "log", *sorted(self.folder.glob("session_latest/logs/*dashboard*.log"))]
+        files += sorted(self.folder.glob("session_latest/logs/raylet.*"))
+        parts = [f"--- {file}\n{file.read_text(errors='replace')[-TAIL:]}" for file in files if file.is_file()]
+        return "\n".join([f"exit code of ray start: {self.process.poll()}", *parts])
 
 
 @contextmanager
 def running(num_cpus: int, *, accepts_jobs: bool = False) -> Iterator[Head]:
     """A head node; with `accepts_jobs` its dashboard too, which takes seconds and memory of its own."""
-    port, dashboard = _free_port(), _free_port()
+    port, dashboard, *others = _free_ports(2 + len(PORTS))
     # Its own: a cluster that was killed leaves its address in the usual folder, where later ones would wait for it.
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     path = f"{RAY.parent}{os.pathsep}{os.environ['PATH']}"
-    environment = kept | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
+    environment = kept | PATIENCE | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
     environment["RAY_worker_niceness"] = "0"  # else the tests of other processes would starve its workers
     command = [str(RAY), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}"]
     command += [f"--num-cpus={num_cpus}", "--object-store-memory=200000000", f"--temp-dir={folder}"]
-    command += [f"--ray-client-server-port={_free_port()}", f"--dashboard-agent-listen-port={_free_port()}"]
+    command += [f"--{name}-port={number}" for name, number in zip(PORTS, others, strict=True)]
     command += [f"--dashboard-port={dashboard}", f"--include-dashboard={accepts_jobs}"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
+    head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment, process, folder)
     try:
-        jobs_address = f"http://127.0.0.1:{dashboard}"
-        if accepts_jobs:
-            _wait_for(lambda: urlopen(f"{jobs_address}/api/version", timeout=5).close(), process, folder / "log")
+        if accepts_jobs:  # the dashboard answers long before a job can be submitted: so one that does nothing is
+            _wait_for(lambda: head.ask("/api/jobs/", {"entrypoint": "true"}), head)
         else:
-            _wait_for(lambda: socket.create_connection(("127.0.0.1", port), 1).close(), process, folder / "log")
-        yield Head(f"127.0.0.1:{port}", jobs_address, environment, process.pid)
+            _wait_for(lambda: socket.create_connection(("127.0.0.1", port), 1).close(), head)
+        yield head
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -64,21 +94,23 @@ def running(num_cpus: int, *, accepts_jobs: bool = False) -> Iterator[Head]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_port() -> int:
-    """A port that nobody else is given before it is used: above Ray's for workers, below those of the system."""
-    while True:
-        port = random.randrange(29_100, 32_700)
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody else is given before they are used: apart from Ray's own, S3 servers' and the system's."""
+    found: list[int] = []
+    for port in random.sample(range(23_000, 29_900), 1000):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
-            return port
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free ports")
 
 
-def _wait_for(answers: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        with contextlib.suppress(OSError):
+def _wait_for(answers: Callable[[], object], head: Head) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and head.process.poll() is None:
+        with contextlib.suppress(OSError, HTTPException):
             answers()
             return
         time.sleep(0.5)
-    raise AssertionError(f"the cluster does not answer: {log.read_text()}")
+    raise AssertionError(f"the cluster does not answer: {head.logs()}")

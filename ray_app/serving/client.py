@@ -1,5 +1,6 @@
 """A client of the service, with the standard library alone: waits, tries again, and counts no event twice."""
 
+import http.client
 import json
 import random
 import time
@@ -68,7 +69,7 @@ class Client:
                     if error.code not in RETRIED or attempt == self._attempts:
                         raise ClientError(_detail(error), error.code) from error
                     wait = float(error.headers.get("retry-after") or 0)
-            except (urllib.error.URLError, OSError) as error:
+            except (OSError, http.client.HTTPException) as error:
                 if attempt == self._attempts:
                     raise ClientError(f"{self._url}: {error}") from error
                 wait = 0.0

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 
 import clusters
@@ -80,27 +81,35 @@ def submit(head: Head, config: Path, s3: object, *, wait: bool = True) -> str:
         for part in ("jobs", "ray_app"):
             shutil.copytree(ROOT / part, folder / part)
         (folder / "pipeline.yaml").write_text(config.read_text())
-    command = [
-        str(RAY),
-        "job",
-        "submit",
-        f"--address={head.jobs_address}",
-        f"--runtime-env-json={json.dumps({'env_vars': variables})}",
-    ]
-    command += [
-        f"--submission-id={NAME}-{time.time_ns()}",
-        *([] if wait else ["--no-wait"]),
-        "--working-dir",
-        str(folder),
-    ]
-    command += ["--", "python", "jobs/pipeline.py", "--config", "pipeline.yaml", f"name={NAME}"]
-    for _ in range(30):
+    number = f"{NAME}-{time.time_ns()}"
+    command = [str(RAY), "job", "submit", f"--address={head.jobs_address}", f"--submission-id={number}"]
+    command += [f"--runtime-env-json={json.dumps({'env_vars': variables})}", f"--working-dir={folder}"]
+    command += [*([] if wait else ["--no-wait"]), "--", "python", "jobs/pipeline.py"]
+    command += ["--config", "pipeline.yaml", f"name={NAME}"]
+    for _ in range(3):
         done = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=900, check=False)
-        if "No available agent" not in done.stderr:  # the head takes a while to be ready for jobs
-            break
-        time.sleep(2)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+        if done.returncode == 0:
+            return done.stdout
+        if is_taken(head, number):  # the answer was lost, or the connection over which its output came
+            return output_of(head, number, wait=wait)
+    raise AssertionError(f"{done.stdout[-3000:]}{done.stderr[-3000:]}\n{head.logs()}")
+
+
+def is_taken(head: Head, number: str) -> bool:
+    try:
+        return any(job["submission_id"] == number for job in head.ask("/api/jobs/"))
+    except (OSError, HTTPException):
+        return False
+
+
+def output_of(head: Head, number: str, *, wait: bool) -> str:
+    """Of a job that runs already; with `wait` when it is over, and it has to have succeeded."""
+    deadline = time.monotonic() + 900
+    while wait and (status := head.ask(f"/api/jobs/{number}")["status"]) != "SUCCEEDED":
+        assert status in ("PENDING", "RUNNING"), head.ask(f"/api/jobs/{number}/logs")["logs"][-6000:] + head.logs()
+        assert time.monotonic() < deadline, head.logs()
+        time.sleep(1)
+    return str(head.ask(f"/api/jobs/{number}/logs")["logs"])
 
 
 def files(storage: Storage, ending: str) -> list[str]:
@@ -145,9 +154,9 @@ def test_killed_in_phase_full_and_submitted_again_gives_the_same_metrics(
     submit(head, config, s3_server, wait=False)
     deadline = time.monotonic() + 600
     while not in_phase_full(storage):
-        assert time.monotonic() < deadline, "phase full was never reached"
+        assert time.monotonic() < deadline, f"phase full was never reached\n{head.logs()}"
         time.sleep(0.2)
-    assert kill_descendants(head.pid, f"name={NAME}".encode(), b"ray::RayTrainWorker") >= 2  # its driver is one
+    assert kill_descendants(head.process.pid, f"name={NAME}".encode(), b"ray::RayTrainWorker") >= 2  # its driver is one
     assert not files(storage, "metrics.json")
     time.sleep(3)
     printed = submit(head, config, s3_server)

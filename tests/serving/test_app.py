@@ -2,12 +2,12 @@
 
 import os
 import signal
-import socket
 import time
 from pathlib import Path
 
 import pytest
 import yaml
+from s3_server import free_ports
 
 from ray_app.config import Config, apply_overrides
 from ray_app.errors import ConfigError
@@ -16,13 +16,6 @@ from ray_app.serving.client import Client
 from ray_app.storage import Storage, join
 
 pytestmark = pytest.mark.cluster
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_a_killed_replica_loses_nothing(
@@ -34,21 +27,21 @@ def test_a_killed_replica_loses_nothing(
     from ray_app.serving.app import build_app
     from ray_app.serving.store import NAMESPACE
 
-    port, storage = free_port(), Storage.from_config(config.storage)
+    [port], storage = free_ports(1), Storage.from_config(config.storage)
     registry = Registry(storage, config.name)
     registry.move(*registry.production(), versions["hybrid"].name, "promoted", "test")
     ours = apply_overrides(config, [f"serve.state_path={tmp_path}", "serve.poll_s=0.2", "serve.log_requests=false"])
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(build_app(ours), name="test")
-        client = Client(f"http://127.0.0.1:{port}", attempts=8)
+        client = Client(f"http://127.0.0.1:{port}", attempts=40)
         before = client.recommend("u3")
         assert before["version"] == versions["hybrid"].name
         assert client.post_events([{"user_id": "u3", "item_id": 120}])["accepted"] == 1
         [actor] = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if "recommender" in actor["name"]]
         handle = ray.get_actor(**actor)
         os.kill(ray.get(handle.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         after = client.recommend("u3")  # sent again until the next replica is there
         assert time.monotonic() < deadline
         newest = client.call("GET", "/v1/users/u3/history?k=1")["items"][0]["item_id"]

@@ -125,4 +125,4 @@ def test_an_actor_that_is_killed_comes_back_with_everything(ray_cluster: None, p
 
     start = time.monotonic()
     asyncio.run(scene())
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 180

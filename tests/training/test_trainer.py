@@ -163,7 +163,7 @@ def test_a_fault_of_the_user_is_told_once_and_not_retried(ray_cluster: None, log
     began = time.monotonic()
     with pytest.raises(TrainingError, match=r"no group covers parameter"):
         fit_run(make_run(config, local))
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 180
 
 
 def test_fine_tuning_starts_from_a_published_model(ray_cluster: None, log: Path, local: Storage) -> None:
