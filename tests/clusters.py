@@ -21,7 +21,7 @@ from urllib.request import Request, urlopen
 
 RAY = Path(sys.executable).parent / "ray"
 PORTS = ("ray-client-server", "dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent")
-"""Those of the agents too: Ray waits 15 s for one that is left open, then gives up, which a busy machine exceeds."""
+"""Those of the agents too: what waits for one left open gives up after 15 or 30 s, and all the cluster with it."""
 PATIENCE = {
     "RAY_agent_register_timeout_ms": "300000",
     "RAY_worker_register_timeout_seconds": "300",
@@ -75,7 +75,7 @@ def running(num_cpus: int, *, accepts_jobs: bool = False) -> Iterator[Head]:
     command = [str(RAY), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}"]
     command += [f"--num-cpus={num_cpus}", "--object-store-memory=200000000", f"--temp-dir={folder}"]
     command += [f"--{name}-port={number}" for name, number in zip(PORTS, others, strict=True)]
-    command += [f"--dashboard-port={dashboard}", f"--include-dashboard={accepts_jobs}"]
+    command += [f"--dashboard-port={dashboard}", f"--include-dashboard={accepts_jobs}", "--no-monitor"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
