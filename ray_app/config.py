@@ -138,6 +138,10 @@ class Config(Section):
         for name, section in (("pictures", self.pictures), ("classifier", self.classifier)):
             if (section is not None) != (self.task.kind == "classify"):
                 raise ValueError(f"task.kind: classify and the section {name} go together: give both or neither")
+        if self.task.kind == "classify" and (self.pretrain is not None or self.tune is not None):
+            raise ValueError(
+                "pretrain and tune are for task.kind: recommend; classifier.weights are the pretrained ones"
+            )
         return self
 
     def to_yaml(self) -> str:

@@ -22,6 +22,8 @@ from ray_app.data.picture_set import PartName, PictureSet
 from ray_app.data.picture_shard import Range, Rows, bytes_of, cut
 from ray_app.data.pixels import Views
 from ray_app.data.pool import map_parts
+from ray_app.errors import ConfigError
+from ray_app.picture_config import HeadConfig
 from ray_app.storage import join
 
 _VERSION = 1
@@ -64,35 +66,50 @@ def _views(column: "pa.ChunkedArray[Any]", num_views: int) -> NDArray[np.float16
     return flat.reshape(len(column), num_views, -1)
 
 
-def features_of(pictures: PictureSet, config: Config, progress: Progress | None = None) -> Features:
-    """The features of the configured backbone, found or computed.
+def cached_features(pictures: PictureSet, config: Config) -> Features | None:
+    """What training reads while the backbone is frozen, whether it is computed yet or not; None where it reads none.
+
+    There is none without pretrained weights, without `classifier.cached_views`, and for the conv head, whose maps would
+    take more room than the pictures.
+    """
+    classifier = config.classifier
+    assert classifier is not None
+    if classifier.weights is None or not classifier.cached_views or classifier.head.kind == "conv":
+        return None
+    views = classifier.cached_views
+    shown = [classifier.size, classifier.augment] if views > 1 else []
+    weights = weights_key(classifier, pictures.storage)
+    key = fingerprint(_VERSION, weights, test_side(classifier), config.train.precision, views, *shown)
+    return Features(pictures, key, views)
+
+
+def compute(features: Features, config: Config, progress: Progress | None = None) -> None:
+    """Compute what is missing, on `train.num_workers` actors.
 
     Raises:
         ConfigError, CheckpointError: as `begin_backbone`.
     """
-    classifier, train = config.classifier, config.train
-    assert classifier is not None
-    views = max(1, classifier.cached_views)
-    shown = [classifier.size, classifier.augment] if views > 1 else []
-    is_map = classifier.head.kind == "conv"
-    key = fingerprint(
-        _VERSION,
-        weights_key(classifier, pictures.storage),
-        test_side(classifier),
-        train.precision,
-        is_map,
-        views,
-        *shown,
-    )
-    found = Features(pictures, key, views)
-    missing = [file.path for file in pictures.manifest.files if not pictures.storage.exists(found.uri(file.path))]
+    pictures = features.pictures
+    missing = [file.path for file in pictures.manifest.files if not pictures.storage.exists(features.uri(file.path))]
     if not missing:
-        return found
-    begin_backbone(classifier, pictures.storage)  # a sentence here, a dead actor there
-    bar = progress.add_task("features of pictures", total=None) if progress else None
-    for table in map_parts(missing, _Encoding, {"features": found, "config": config}, train):
+        return
+    assert config.classifier is not None
+    begin_backbone(config.classifier, pictures.storage)  # a sentence here, a dead actor there
+    bar = progress.add_task("features of pictures", total=pictures.manifest.counts.pictures_in) if progress else None
+    for table in map_parts(missing, _Encoding, {"features": features, "config": config}, config.train):
         if progress and bar is not None:
             progress.advance(bar, table["pictures"][0].as_py())
+
+
+def probe_features(pictures: PictureSet, config: Config, progress: Progress | None = None) -> Features:
+    """Features of the pictures as they are, for methods that know nothing else; raises as `compute`."""
+    assert config.classifier is not None
+    plain = config.classifier.model_copy(update={"cached_views": 1, "head": HeadConfig()})
+    config = config.model_copy(update={"classifier": plain})
+    found = cached_features(pictures, config)
+    if found is None:
+        raise ConfigError(["classifier.weights: unset, and what a random network sees is not worth comparing with"])
+    compute(found, config, progress)
     return found
 
 

@@ -57,7 +57,10 @@ class ClassifyTask:
         self._config: ClassifierConfig = config.classifier
         self._bf16 = config.train.precision == "bf16"
         self._processes = config.train.cpus_per_worker - 1
-        self.memory_settings = {"classifier.batch_size": self._config.batch_size, "classifier.size": self._config.size}
+        self.memory_settings: dict[str, object] = {
+            "classifier.batch_size": self._config.batch_size,
+            "classifier.size": self._config.size,
+        }
         largest = -(-pictures.size("train") // world_size)
         self.steps_per_epoch = -(-largest // self._config.batch_size)
         self._weights = _class_weights(pictures.manifest.train_counts, self._config.balance).to(self.device)

@@ -2,20 +2,21 @@
 
 import json
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.parquet as pq
-
 from ray_app import checkpoint
 from ray_app.config import Config, dump, fingerprint
 from ray_app.data.dataset import Dataset
+from ray_app.data.picture_set import PictureSet
 from ray_app.schedule import Schedule
 from ray_app.storage import Storage, join
-from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, complete
+from ray_app.training.kinds import KINDS, Kind
 from ray_app.training.snapshot import Snapshot
+from ray_app.training.task import Task
+from ray_app.training.world import World
 
 RECORDS_FILE = "records.json"
 Role = Literal["pretrain", "finetune", "scratch"]
@@ -28,7 +29,7 @@ class Run:
     role: Role
     config: Config
     schedule: Schedule
-    dataset: Dataset
+    dataset: Dataset | PictureSet
     start_from: str | None = None
     """Folder of the checkpoint whose weights this run begins with."""
 
@@ -40,15 +41,22 @@ class Run:
     @cached_property
     def key(self) -> str:
         """Hash of everything that the result depends on."""
-        train, model = dump(self.config.train), dump(self.config.model)
+        train = dump(self.config.train)
         train.pop("max_failures")
-        model.pop("start_from")  # what it names counts, not its name, and nothing in a run from scratch
-        start = checkpoint.read_manifest(self.storage, self.start_from)["files"] if self.start_from else None
-        exclude_seen = self.config.evaluate.exclude_seen
-        content = [self.dataset.encoder] if self.dataset.encoder else []
-        return fingerprint(
-            model, self.schedule, train, self.dataset.manifest.fingerprint, start, exclude_seen, *content
-        )
+        return fingerprint(self.schedule, train, self.dataset.manifest.fingerprint, *self._kind.depends_on(self))
+
+    @property
+    def _kind(self) -> Kind:
+        return KINDS[self.config.task.kind]
+
+    @property
+    def metric(self) -> str:
+        """What validation chooses by."""
+        return self._kind.metric
+
+    def begin(self, world: World) -> Task:
+        """What this worker trains: its share of the data, and the model at its start."""
+        return self._kind.begin(self, world)
 
     @property
     def name(self) -> str:
@@ -70,16 +78,13 @@ class Run:
         return self.storage.exists(join(self.uri, checkpoint.MANIFEST_FILE))
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Write the inference checkpoint: weights, item index, training records, configuration, hashes."""
+        """Write the inference checkpoint: weights and what they speak of, training records, configuration, hashes."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            items = self.dataset.items()
-            replace(snapshot, model=complete(snapshot.model, self.config.model, items)).save_model(folder / MODEL_FILE)
-            pq.write_table(items, folder / ITEMS_FILE, compression="zstd")
+            facts = self._kind.write(self, snapshot, folder)
             (folder / RECORDS_FILE).write_text(json.dumps(snapshot.progress.records))
             config = dump(self.config.model_copy(update={"schedule": self.schedule}))
-            facts = {"role": self.role, "dataset": self.dataset.uri, "encoder": self.dataset.encoder}
-            checkpoint.seal(folder, config, **facts, cutoffs=self.dataset.manifest.cutoffs.model_dump())
+            checkpoint.seal(folder, config, role=self.role, dataset=self.dataset.uri, **facts)
             checkpoint.publish(self.storage, folder, self.uri)
 
     def records(self) -> list[dict[str, Any]]:

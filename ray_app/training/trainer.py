@@ -24,12 +24,9 @@ from ray.train.torch import TorchTrainer, get_device
 
 from ray_app import checkpoint
 from ray_app.config import dump
-from ray_app.data.stream import stream_tables
 from ray_app.data.streaming import quiet
 from ray_app.errors import UserError
 from ray_app.schedule import WISE
-from ray_app.tasks.recommend import build_task
-from ray_app.tasks.recommender import load_trained
 from ray_app.training.loop import LoopSettings, fit
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Progress, Snapshot
@@ -82,9 +79,7 @@ def train_worker(settings: dict[str, Any]) -> UserError | None:
     torch.set_num_threads(run.config.train.cpus_per_worker)
     world = World.current(get_device())
     try:
-        pretrained = load_trained(run.storage, run.start_from) if run.start_from else None
-        read = partial(stream_tables, run.storage)
-        task = build_task(run.config, run.dataset, pretrained, read, world.rank, world.size, world.device)
+        task = run.begin(world)
         report = partial(_report, run, world, settings["board"])
         with quiet():
             progress = fit(task, run.schedule, loop_settings(run, world.device), world, report, _last_snapshot())

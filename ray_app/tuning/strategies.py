@@ -1,6 +1,7 @@
 """Strategies of fine-tuning as named transformations of the configured schedule."""
 
 from collections.abc import Callable
+from functools import partial
 from types import MappingProxyType
 
 from ray_app.config import Config
@@ -31,7 +32,7 @@ PICTURE_BLOCKS = 4
 
 
 def num_blocks(config: Config) -> int:
-    """Blocks that the backbone has at least; the vectors of items are the lowest of the sequence model (`blocks_of`)."""
+    """Blocks that the backbone has at least; vectors of items are the lowest of the sequence model (`blocks_of`)."""
     return PICTURE_BLOCKS if config.task.kind == "classify" else 1 + config.model.num_layers
 
 
@@ -76,9 +77,13 @@ def schedule_of(strategy: Strategy, config: Config) -> Schedule:
         "linear_probe": lambda: [*early, last][:1],
         "full": lambda: [last.model_copy(update={"epochs": sum(phase.epochs for phase in (*early, last))})],
         "gradual": lambda: [*early, *_unfreezing(last, num_blocks(config))],
-        **{strategy: lambda third=third: [*early, _only(third, last)] for strategy, third in THIRDS.items()},
+        **{name: partial(_surgical, early, last, third) for name, third in THIRDS.items()},
     }
     return config.schedule.model_copy(update={"phases": tuple(change[strategy]())})
+
+
+def _surgical(early: list[Phase], last: Phase, third: tuple[float, float]) -> list[Phase]:
+    return [*early, _only(third, last)]
 
 
 def _unfreezing(phase: Phase, parts: int) -> list[Phase]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from ray import tune
 
+from ray_app.data.dataset import Dataset
 from ray_app.data.stream import read_tables
 from ray_app.errors import TrainingError, UserError
 from ray_app.schedule import Schedule
@@ -58,6 +59,7 @@ def train_trial(search: Search, trial: Trial, report: Callable[[dict[str, Any]],
     device = torch.device("cuda" if run.config.train.use_gpu else "cpu")
     storage, folder, schedule = search.storage, search.prefixes_uri, run.schedule
     pretrained = _pretrained(storage, run.start_from) if run.start_from else None
+    assert isinstance(run.dataset, Dataset)
     task = build_task(run.config, run.dataset, pretrained, partial(_tables, storage), device=device)
     start = longest_prefix(storage, folder, run)
     trial = trial.model_copy(update={"reused": epochs_of(start.progress.records) if start else 0})

@@ -1,0 +1,110 @@
+"""In what the runs of two tasks differ: what they depend on, what they train, what their checkpoints hold."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow.parquet as pq
+
+from ray_app import checkpoint
+from ray_app.config import dump
+from ray_app.data.dataset import Dataset
+from ray_app.data.picture_set import PictureSet
+from ray_app.data.stream import stream_tables
+from ray_app.tasks import recommend
+from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, complete, load_trained
+from ray_app.training.snapshot import Snapshot
+from ray_app.training.task import Task
+from ray_app.training.world import World
+
+if TYPE_CHECKING:
+    from ray_app.training.run import Run
+
+
+class Kind(Protocol):
+    """One task, as a run sees it."""
+
+    metric: str
+    """What validation chooses by; higher is better."""
+
+    def depends_on(self, run: "Run") -> list[Any]:
+        """What the result depends on besides schedule, `train` and the data."""
+
+    def begin(self, run: "Run", world: World) -> Task:
+        """What a worker trains."""
+
+    def write(self, run: "Run", snapshot: Snapshot, folder: Path) -> dict[str, Any]:
+        """Write the weights and what they speak of; facts for the manifest."""
+
+
+class Recommend:
+    """Next items of a user."""
+
+    metric = recommend.METRIC
+
+    def depends_on(self, run: "Run") -> list[Any]:
+        """The model, what it starts from, whether seen items count, and what encoded the content."""
+        model, dataset = dump(run.config.model), _logs(run)
+        model.pop("start_from")  # what it names counts, not its name, and nothing in a run from scratch
+        start = checkpoint.read_manifest(run.storage, run.start_from)["files"] if run.start_from else None
+        return [model, start, run.config.evaluate.exclude_seen, *([dataset.encoder] if dataset.encoder else [])]
+
+    def begin(self, run: "Run", world: World) -> Task:
+        """Histories of this worker's users."""
+        pretrained = load_trained(run.storage, run.start_from) if run.start_from else None
+        read = partial(stream_tables, run.storage)
+        return recommend.build_task(run.config, _logs(run), pretrained, read, world.rank, world.size, world.device)
+
+    def write(self, run: "Run", snapshot: Snapshot, folder: Path) -> dict[str, Any]:
+        """The model over its items."""
+        dataset = _logs(run)
+        items = dataset.items()
+        replace(snapshot, model=complete(snapshot.model, run.config.model, items)).save_model(folder / MODEL_FILE)
+        pq.write_table(items, folder / ITEMS_FILE, compression="zstd")
+        return {"encoder": dataset.encoder, "cutoffs": dataset.manifest.cutoffs.model_dump()}
+
+
+class Classify:
+    """Labels of pictures. What reads pictures takes seconds to import, so it is where it is used."""
+
+    metric = "top1"
+
+    def depends_on(self, run: "Run") -> list[Any]:
+        """The network, and the bytes of its pretrained weights."""
+        from ray_app.content.pretrained import weights_key  # noqa: PLC0415
+
+        classifier = run.config.classifier
+        assert classifier is not None
+        return [dump(classifier.model_copy(update={"weights": None})), weights_key(classifier, run.storage)]
+
+    def begin(self, run: "Run", world: World) -> Task:
+        """This worker's pictures, and their features where they are kept."""
+        from ray_app.content.picture_features import cached_features  # noqa: PLC0415
+        from ray_app.tasks.classify import build_task  # noqa: PLC0415
+
+        pictures = _pictures(run)
+        features = cached_features(pictures, run.config)
+        return build_task(run.config, pictures, features, world.rank, world.size, world.device)
+
+    def write(self, run: "Run", snapshot: Snapshot, folder: Path) -> dict[str, Any]:
+        """The network and the names of its classes."""
+        from ray_app.tasks.classifier import write_classes  # noqa: PLC0415
+
+        snapshot.save_model(folder / MODEL_FILE)
+        write_classes(folder, _pictures(run).manifest.classes)
+        return {"task": "classify"}
+
+
+KINDS: MappingProxyType[str, Kind] = MappingProxyType({"recommend": Recommend(), "classify": Classify()})
+
+
+def _logs(run: "Run") -> Dataset:
+    assert isinstance(run.dataset, Dataset)
+    return run.dataset
+
+
+def _pictures(run: "Run") -> PictureSet:
+    assert isinstance(run.dataset, PictureSet)
+    return run.dataset

@@ -1,0 +1,92 @@
+import pytest
+import torch
+from torch import nn
+
+from ray_app.models.backbones import UnknownBackboneError, WeightsError, build_backbone
+from ray_app.models.classifier import Classifier, Head
+
+
+def network(name: str) -> nn.Module:
+    import torchvision
+
+    torch.manual_seed(3)
+    found: nn.Module = torchvision.models.get_model(name, weights=None)
+    return found.eval()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
+def test_a_backbone_gives_what_its_network_classifies(name: str) -> None:
+    whole = network(name)
+    backbone = build_backbone(f"torchvision:{name}", whole.state_dict()).eval()
+    pictures = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        vectors = backbone(pictures)
+        assert vectors.shape == (2, backbone.dim)
+        if name != "squeezenet1_1":  # whose classifier is a convolution before the pool
+            classifier = [module for module in whole.modules() if isinstance(module, nn.Linear)][-1]
+            assert torch.allclose(classifier(vectors), whole(pictures), atol=1e-5)
+
+
+def test_maps_are_what_the_network_pools() -> None:
+    weights = network("resnet18").state_dict()
+    vectors, maps = (build_backbone("torchvision:resnet18", weights, maps=maps).eval() for maps in (False, True))
+    pictures = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        found = maps(pictures)
+        assert found.shape == (2, maps.dim, 2, 2)
+        assert torch.allclose(found.mean((2, 3)), vectors(pictures), atol=1e-6)
+
+
+def test_a_network_of_timm_takes_weights_by_its_names() -> None:
+    import timm
+
+    torch.manual_seed(1)
+    whole = timm.create_model("mobilenetv3_small_050", num_classes=7).eval()
+    backbone = build_backbone("timm:mobilenetv3_small_050", whole.state_dict()).eval()
+    pictures = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(whole.classifier(backbone(pictures)), whole(pictures), atol=1e-5)
+    assert backbone.shown.mean == tuple(whole.pretrained_cfg["mean"])
+
+
+def test_weights_of_another_network_are_told_by_name_and_shape() -> None:
+    with pytest.raises(WeightsError) as caught:
+        build_backbone("torchvision:resnet18", network("resnet34").state_dict())
+    assert "layer1.2.conv1.weight: not a part of this network" in str(caught.value)
+    weights = network("resnet18").state_dict()
+    weights["conv1.weight"] = torch.zeros(64, 3, 3, 3)
+    del weights["bn1.bias"]
+    with pytest.raises(WeightsError) as caught:
+        build_backbone("torchvision:resnet18", weights)
+    assert "bn1.bias: missing" in str(caught.value)
+    assert "conv1.weight: [64, 3, 3, 3] where the network has [64, 3, 7, 7]" in str(caught.value)
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    weights = network("resnet18").state_dict()
+    weights["layer1.0.conv1.weight"][0, 0, 0, 0] = float("nan")
+    with pytest.raises(WeightsError, match=r"layer1\.0\.conv1\.weight: holds numbers that are not finite"):
+        build_backbone("torchvision:resnet18", weights)
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet51", "timm:no_such_net"])
+def test_a_network_that_does_not_exist_is_named(name: str) -> None:
+    with pytest.raises(UnknownBackboneError, match=name.partition(":")[2]):
+        build_backbone(name)
+
+
+def test_a_network_without_a_map_has_no_conv_head() -> None:
+    with pytest.raises(UnknownBackboneError, match=r"torchvision:vit_b_16: .*conv head"):
+        build_backbone("torchvision:vit_b_16", maps=True)
+
+
+@pytest.mark.parametrize(("kind", "layers"), [("linear", 1), ("mlp", 2), ("conv", 2)])
+def test_heads_give_logits(kind: str, layers: int) -> None:
+    backbone = build_backbone("torchvision:resnet18", maps=kind == "conv")
+    head = Head(kind, backbone.dim, 5, hidden=8, dropout=0.1)
+    assert sum(parameter.ndim > 1 for parameter in head.parameters()) == layers
+    logits = Classifier(backbone, head)(torch.rand(4, 3, 64, 64))
+    assert logits.shape == (4, 5)
+    assert logits.abs().max() == 0  # every class alike, before anything is learned
+    logits.sum().backward()
+    assert head.out.weight.grad is not None
