@@ -7,8 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ray_app.report.results import COLUMNS, best_methods
+from ray_app.schedule import Phase
 from ray_app.tasks.examples import Example
+from ray_app.training.rate_finder import Sweep
 
+ROWS, BAR = 16, 40
+"""Of the chart of a sweep."""
 SHOWN = ("hit_rate@10", "ndcg@10", "mrr", "coverage@10")
 
 
@@ -50,4 +54,18 @@ def examples_table(examples: Sequence[Example]) -> Table:
             f"{'✓' if found else '·'} {name}" for name, found in zip(example.recommended, example.found, strict=True)
         ]
         table.add_row(Text(example.user), Text("\n".join(example.bought)), Text("\n".join(marked)))
+    return table
+
+
+def sweep_table(phase: Phase, sweep: Sweep) -> Table:
+    """The loss at rates between far too small and far too great, as bars, and the rates that it suggests."""
+    caption = f"fastest fall at {sweep.steepest:.1e}, a tenth of the least loss's {sweep.lowest:.1e}"
+    table = Table(title=f"{phase.name}: loss by learning rate (now {phase.learning_rate:g})", caption=caption)
+    table.add_column("rate", justify="right")
+    table.add_column("loss", justify="right")
+    table.add_column("")
+    low, high = min(sweep.losses), max(sweep.losses)
+    for number in sorted({round(n * (len(sweep.rates) - 1) / (ROWS - 1)) for n in range(ROWS)}):
+        share = (sweep.losses[number] - low) / (high - low) if high > low else 0.0
+        table.add_row(f"{sweep.rates[number]:.1e}", f"{sweep.losses[number]:.4f}", "█" * round(1 + share * (BAR - 1)))
     return table

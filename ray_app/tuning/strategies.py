@@ -32,7 +32,7 @@ PICTURE_BLOCKS = 4
 
 
 def num_blocks(config: Config) -> int:
-    """Blocks that the backbone has at least; vectors of items are the lowest of the sequence model (`blocks_of`)."""
+    """Blocks that the backbone has at least; of the sequence model, the lowest is the vectors of items."""
     return PICTURE_BLOCKS if config.task.kind == "classify" else 1 + config.model.num_layers
 
 
@@ -77,13 +77,9 @@ def schedule_of(strategy: Strategy, config: Config) -> Schedule:
         "linear_probe": lambda: [*early, last][:1],
         "full": lambda: [last.model_copy(update={"epochs": sum(phase.epochs for phase in (*early, last))})],
         "gradual": lambda: [*early, *_unfreezing(last, num_blocks(config))],
-        **{name: partial(_surgical, early, last, third) for name, third in THIRDS.items()},
+        **{strategy: partial(lambda third: [*early, _only(third, last)], third) for strategy, third in THIRDS.items()},
     }
     return config.schedule.model_copy(update={"phases": tuple(change[strategy]())})
-
-
-def _surgical(early: list[Phase], last: Phase, third: tuple[float, float]) -> list[Phase]:
-    return [*early, _only(third, last)]
 
 
 def _unfreezing(phase: Phase, parts: int) -> list[Phase]:
