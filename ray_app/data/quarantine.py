@@ -37,9 +37,19 @@ class Reason(StrEnum):
     RETURN = "return"
     RETURNED = "returned"
     USER_OVER_CAP = "user_over_cap"
+    MISSING_PICTURE = "missing_picture"
+    UNREADABLE_PATH = "unreadable_path"
+    NOT_A_PICTURE = "not_a_picture"
+    CORRUPT_PICTURE = "corrupt_picture"
+    TRUNCATED_PICTURE = "truncated_picture"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    MISSING_LABEL = "missing_label"
+    UNKNOWN_PART = "unknown_part"
+    UNTRAINED_LABEL = "untrained_label"
+    LEFT_OUT = "left_out"
 
 
-EXPECTED = frozenset({Reason.LOW_RATING, Reason.RETURN, Reason.RETURNED, Reason.USER_OVER_CAP})
+EXPECTED = frozenset({Reason.LOW_RATING, Reason.RETURN, Reason.RETURNED, Reason.USER_OVER_CAP, Reason.LEFT_OUT})
 """Understood and no fault of the data: these do not count toward `data.max_quarantined_fraction`."""
 
 MEANING = {
@@ -62,6 +72,16 @@ MEANING = {
     Reason.RETURN: "a return or cancellation (negative quantity)",
     Reason.RETURNED: "a purchase that was returned or cancelled in full",
     Reason.USER_OVER_CAP: "an older event of a user with more than data.max_user_events",
+    Reason.MISSING_PICTURE: "no picture: no bytes and no path",
+    Reason.UNREADABLE_PATH: "there is no file by that path or URI",
+    Reason.NOT_A_PICTURE: "the bytes are of no format of pictures that is known",
+    Reason.CORRUPT_PICTURE: "the picture cannot be decoded",
+    Reason.TRUNCATED_PICTURE: "the picture breaks off",
+    Reason.TOO_MANY_PIXELS: "the picture claims more than pictures.max_pixels",
+    Reason.MISSING_LABEL: "no label",
+    Reason.UNKNOWN_PART: "the part is none of train, validation, test",
+    Reason.UNTRAINED_LABEL: "no training picture has its label, so it can never be right",
+    Reason.LEFT_OUT: "a training picture beyond pictures.train_share",
 }
 
 
