@@ -36,8 +36,8 @@ def normal(data: bytes, stored_side: int, max_pixels: int) -> bytes:
     """The picture upright, in RGB of 8 bits, its shorter side no longer than `stored_side`.
 
     The given bytes are returned where they are that already, as JPEG or PNG. Otherwise it is made smaller (antialiased)
-    and written anew, as JPEG. Transparency is laid on white, values of 16 bits are scaled, and an animation is its first
-    frame.
+    and written anew, as JPEG. Transparency is laid on white, values of 16 bits are scaled, and of an animation there is
+    the first frame.
 
     Raises:
         RefusedPictureError: it cannot be decoded to its end, or claims more than `max_pixels`, which is told before

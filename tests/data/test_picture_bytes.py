@@ -85,7 +85,7 @@ def test_cmyk():
 
 
 def png_of_16_bits(values: np.ndarray) -> bytes:
-    """A PNG of three channels with 16 bits each, which Pillow reads and cannot write: `values` is [height, width, 3]."""
+    """A PNG of three channels with 16 bits each, which Pillow cannot write; `[height, width, 3]`."""
     height, width, _ = values.shape
     lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(lines))]
@@ -174,7 +174,7 @@ def test_what_is_no_picture_is_refused():
     assert refusal(b"") == Reason.NOT_A_PICTURE
     assert refusal(b"<html>404</html>") == Reason.NOT_A_PICTURE
     assert refusal(bytes(1000)) == Reason.NOT_A_PICTURE
-    for form in ("PNG", "GIF", "WEBP"):
+    for form in ("PNG", "WEBP"):
         noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 48, 3), np.uint8))
         data = bytearray(encoded(noise, form))
         data[12:] = data[12 : len(data) // 3] + b"\xff" * (len(data) - len(data) // 3)
