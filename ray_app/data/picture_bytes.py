@@ -62,13 +62,13 @@ def normal(data: bytes, stored_side: int, max_pixels: int) -> bytes:
 
 
 def _normal(image: Image.Image, data: bytes, side: int) -> bytes:
-    kept = _is_plain(image, data) and min(image.size) <= side
-    if not kept:
+    small = min(image.size) <= side
+    if not small:
         image.draft(None, (2 * side, 2 * side))  # lets a JPEG be decoded at a half, a quarter, an eighth of its size
-    image.load()
-    if kept:
+    image.load()  # before anybody asks for tags: that loads too, and TIFF is turned as it is loaded
+    if small and _is_plain(image, data):
         return data
-    upright, turn = _as_rgb(image), _TO_UPRIGHT.get(_orientation(image))  # asked now: TIFF is turned as it is loaded
+    upright, turn = _as_rgb(image), _TO_UPRIGHT.get(_orientation(image))
     upright = upright if turn is None else upright.transpose(turn)
     if (shorter := min(upright.size)) > side:
         width, height = (max(1, round(length * side / shorter)) for length in upright.size)
