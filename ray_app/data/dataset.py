@@ -1,7 +1,7 @@
 """A prepared dataset: a folder that counts as complete once its manifest is there."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,6 +15,7 @@ from ray_app.storage import FileEntry, Storage, join
 MANIFEST = "manifest.json"
 ITEMS = "items.parquet"
 FEATURES = "features"
+AnyManifest = TypeVar("AnyManifest", bound=BaseModel)
 
 
 class _Record(BaseModel):
@@ -163,14 +164,20 @@ def open_dataset(storage: Storage, uri: str) -> Dataset:
         DataError: it is not complete, or was written by another version.
         StorageError: it cannot be read.
     """
+    return Dataset(storage, uri, open_manifest(storage, uri, Manifest))
+
+
+def open_manifest(storage: Storage, uri: str, kind: type[AnyManifest]) -> AnyManifest:
+    """The manifest of what was prepared at `uri`; raises as `open_dataset`."""
     path = join(uri, MANIFEST)
     if not storage.exists(path):
         raise DataError(f"{uri}: no complete dataset there (no {MANIFEST}); run jobs/prepare.py first")
     try:
-        manifest = Manifest.model_validate_json(storage.read_bytes(path))
+        manifest = kind.model_validate_json(storage.read_bytes(path))
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise DataError(f"{path}: not a manifest of this version ({faults})") from None
-    if manifest.schema_version != SCHEMA_VERSION:
-        raise DataError(f"{path}: has schema version {manifest.schema_version}, this program reads {SCHEMA_VERSION}")
-    return Dataset(storage, uri, manifest)
+    version = getattr(manifest, "schema_version", None)
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{path}: has schema version {version}, this program reads {SCHEMA_VERSION}")
+    return manifest

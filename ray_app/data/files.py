@@ -21,6 +21,8 @@ from ray_app.storage import Storage, raise_if_storage_failed
 
 Format = Literal["parquet", "csv", "jsonl"]
 BATCH_ROWS = 65_536
+BATCH_BLOBS = 64
+"""Rows at a time where each may hold a picture."""
 _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet", ".pq": "parquet",
     ".csv": "csv", ".tsv": "csv",
@@ -82,8 +84,10 @@ def open_parquet(storage: Storage, uri: str) -> Iterator[pq.ParquetFile]:
         yield pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
 
 
-def read_piece(storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequence[str]) -> Iterator[RawBatch]:
-    """The rows of a piece in order: `columns` alone, of which `ids` are ids.
+def read_piece(
+    storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequence[str], blob: str | None = None
+) -> Iterator[RawBatch]:
+    """The rows of a piece in order: `columns` alone, of which `ids` are ids and `blob` may hold large bytes.
 
     Raises:
         StorageError: the file cannot be opened, or the storage fails while it is read.
@@ -91,7 +95,7 @@ def read_piece(storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequ
     row = piece.first_row
     try:
         if piece.format == "parquet":
-            yield from _read_parquet(storage, piece, columns)
+            yield from _read_parquet(storage, piece, columns, blob)
             return
         for rows in _read_text(storage, piece, columns, ids):
             bad = np.array(sorted(rows.bad), np.int64)
@@ -120,43 +124,48 @@ def _read_text(storage: Storage, piece: Piece, columns: Sequence[str], ids: Sequ
                 yield parse_csv(body, header, columns)
 
 
-def _read_parquet(storage: Storage, piece: Piece, columns: Sequence[str]) -> Iterator[RawBatch]:
+def _read_parquet(storage: Storage, piece: Piece, columns: Sequence[str], blob: str | None) -> Iterator[RawBatch]:
     """All row groups in one go; when that fails, one by one, so that a broken one costs no other."""
     row = group_start = piece.first_row
     with open_parquet(storage, piece.uri) as file:
         wanted = [name for name in columns if name in file.schema_arrow.names]
         groups = list(range(*piece.row_groups))
         try:
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted, use_threads=False):
-                yield _checked(piece.uri, batch, row)
+            size = BATCH_ROWS if blob not in wanted else BATCH_BLOBS
+            for batch in file.iter_batches(size, row_groups=groups, columns=wanted, use_threads=False):
+                yield _checked(piece.uri, batch, row, blob)
                 row += len(batch)
         except (pa.ArrowException, OSError) as error:
             raise_if_storage_failed(error, piece.uri)
             for group in groups:
                 group_end = group_start + file.metadata.row_group(group).num_rows
                 if row < group_end:
-                    yield from _read_group(file, piece.uri, group, wanted, range(group_start, group_end), row)
+                    yield from _read_group(file, piece.uri, group, wanted, blob, range(group_start, group_end), row)
                     row = group_end
                 group_start = group_end
 
 
-def _checked(uri: str, batch: pa.RecordBatch, first_row: int) -> RawBatch:
+def _checked(uri: str, batch: pa.RecordBatch, first_row: int, blob: str | None) -> RawBatch:
     """Rows of a parquet file whose text is text: other programs also write what is not UTF-8."""
-    table, not_text = decode(pa.Table.from_batches([batch]))
+    whole = pa.Table.from_batches([batch])
+    table, not_text = decode(whole.drop_columns([blob]) if blob in whole.column_names else whole)
     rows = np.arange(first_row, first_row + len(batch))
     refused = refuse(uri, rows[not_text], Reason.BAD_LINE, ["not UTF-8"] * len(not_text)) if not_text else None
-    return RawBatch(table, np.delete(rows, not_text), refused)
+    rows = np.delete(rows, not_text)
+    if blob in whole.column_names:
+        table = table.append_column(blob, whole[blob].take(pa.array(rows - first_row)))
+    return RawBatch(table, rows, refused)
 
 
 def _read_group(
-    file: pq.ParquetFile, uri: str, group: int, wanted: list[str], rows: range, done: int
+    file: pq.ParquetFile, uri: str, group: int, wanted: list[str], blob: str | None, rows: range, done: int
 ) -> Iterator[RawBatch]:
     """The rows of a group from `done` on; what cannot be read is refused row by row, for the footer counts them."""
     row = rows.start
     try:
         for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted, use_threads=False):
             skip = min(max(done - row, 0), len(batch))
-            yield _checked(uri, batch.slice(skip), row + skip)
+            yield _checked(uri, batch.slice(skip), row + skip, blob)
             row += len(batch)
     except (pa.ArrowException, OSError) as error:
         raise_if_storage_failed(error, uri)

@@ -1,0 +1,74 @@
+"""The pictures behind `data.events`, cut into pieces of work: rows that hold bytes, and files by name."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from ray_app.data.files import Piece, open_parquet, read_piece
+from ray_app.data.picture_passes import PICTURES_PER_CHUNK, PictureChunk
+from ray_app.data.picture_sources import Named, Sources, rows_of
+from ray_app.data.quarantine import Reason, refuse
+from ray_app.data.sources import Source, cut
+from ray_app.picture_config import PictureColumns
+from ray_app.schema import QUARANTINE_SCHEMA, Col
+from ray_app.storage import Storage
+
+
+@dataclass
+class Plan:
+    """All work of the first pass, and what was found out while it was cut."""
+
+    chunks: list[PictureChunk] = field(default_factory=list)
+    rows: Counter[int] = field(default_factory=Counter)
+    """Rows by table."""
+    broken: set[int] = field(default_factory=set)
+    """Tables that break off."""
+    refused: pa.Table = field(default_factory=QUARANTINE_SCHEMA.empty_table)
+    """Lines of tables that are no rows, and tables that cannot be read."""
+
+
+def make_plan(storage: Storage, sources: Sources, tables: Sequence[Source], columns: PictureColumns) -> Plan:
+    """Tables with bytes in them are cut by their row groups; what is named, so many pictures at a time.
+
+    Tables that name files are read here, for they are small.
+    """
+    plan, named, refused = Plan(), list(sources.pictures), [QUARANTINE_SCHEMA.empty_table()]
+    refused += [refuse(one.entry.uri, None, Reason.UNREADABLE_FILE, [one.problem]) for one in tables if one.problem]
+    with_bytes = [_holds_bytes(storage, table, columns.image) for table in tables]
+    for pieces in cut(tables, PICTURES_PER_CHUNK):
+        own = [piece for piece in pieces if with_bytes[piece.source]]
+        if own:
+            plan.chunks.append(PictureChunk(number=len(plan.chunks), pieces=own))
+        for piece in pieces:
+            if piece in own:
+                plan.rows[piece.source] += piece.num_rows
+            else:
+                named += _names(storage, piece, columns, plan, refused)
+    for start in range(0, len(named), PICTURES_PER_CHUNK):
+        some = named[start : start + PICTURES_PER_CHUNK]
+        plan.chunks.append(PictureChunk(number=len(plan.chunks), named=some))
+    plan.refused = pa.concat_tables(refused)
+    return plan
+
+
+def _holds_bytes(storage: Storage, table: Source, column: str) -> bool:
+    if table.format != "parquet" or column not in table.columns:
+        return False
+    with open_parquet(storage, table.entry.uri) as file:
+        kind = file.schema_arrow.field(column).type
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_struct(kind))
+
+
+def _names(storage: Storage, piece: Piece, columns: PictureColumns, plan: Plan, refused: list[pa.Table]) -> list[Named]:
+    found: list[Named] = []
+    wanted = list(columns.model_dump().values())
+    for raw in read_piece(storage, piece, wanted, wanted):
+        found += [said for said, _ in rows_of(raw, piece, columns)]
+        if raw.refused is not None:
+            refused.append(raw.refused)
+            plan.rows[piece.source] += len(raw.refused) - raw.refused[Col.ROW].null_count
+            plan.broken |= {piece.source} if raw.refused[Col.ROW].null_count else set()
+    plan.rows[piece.source] += len(found)
+    return found
