@@ -4,7 +4,7 @@
     python jobs/promote.py --config jobs/configs/demo.yaml --list | --rollback
 
 The first version must not be behind a baseline; a later one must be ahead of the present one beyond the interval, on
-the users of its own dataset. A running service follows within seconds. Exit code 6: not promoted.
+the users, or pictures, of its own dataset. A running service follows within seconds. Exit code 6: not promoted.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -68,12 +68,13 @@ def reason(config: Config, registry: Registry, version: str, present: Production
 
 
 def tables(registry: Registry, present: Production) -> list[Table]:
-    versions = Table("version", "registered", "NDCG@10", "best baseline", "", title="Versions")
+    versions = Table("version", "registered", "metric", "", "best baseline", "", title="Versions")
     for version in registry.versions():
         baseline = max(version.baselines.values(), default=None)
         versions.add_row(
             version.name,
             f"{version.registered_at:.16}",
+            version.metric,
             f"{version.summary[version.main]:.4f}",
             "" if baseline is None else f"{baseline:.4f}",
             "in production" if version.name == present.version else "",

@@ -22,6 +22,8 @@ from ray_app.storage import Storage, join
 
 METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"
 PRODUCTION_FILE = "production.json"
+FORMER_METRIC = "ndcg@10"
+"""Of evaluations that do not say what they go by."""
 
 
 class RegistryError(UserError):
@@ -84,9 +86,14 @@ class Version:
         return str(self.manifest["evaluation"]["main"])
 
     @property
+    def metric(self) -> str:
+        """What its evaluation goes by."""
+        return str(self.manifest["evaluation"].get("metric", FORMER_METRIC))
+
+    @property
     def summary(self) -> dict[str, float]:
-        """Mean NDCG@10 of the test part by method."""
-        found: dict[str, float] = self.manifest["evaluation"]["ndcg@10"]
+        """Mean of `metric` over the test part by method."""
+        found: dict[str, float] = self.manifest["evaluation"][self.metric]
         return found
 
     @property
@@ -180,8 +187,10 @@ class Registry:
 
 def _summary(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What lists of versions tell of an evaluation; all of it is in `metrics.json`."""
+    metric = metrics.get("metric", FORMER_METRIC)
     return {
         "main": metrics["main"],
-        "ndcg@10": {method: found["ndcg@10"]["mean"] for method, found in metrics["metrics"].items()},
+        "metric": metric,
+        metric: {method: found[metric]["mean"] for method, found in metrics["metrics"].items()},
         "baselines": [method for method, origin in metrics["methods"].items() if origin["kind"] == "baseline"],
     }

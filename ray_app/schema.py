@@ -41,6 +41,10 @@ class Col:
 
     RANK = "rank"
     SCORE = "score"
+    KEY = "key"
+    LABEL = "label"
+    PROBABILITY = "probability"
+
     PARTNER = "partner_id"
     LIFT = "lift"
 
@@ -120,6 +124,17 @@ def predictions_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Sch
             pa.field(Col.SCORE, pa.float32(), nullable=False),
         ]
     )
+
+
+LABELS_SCHEMA = pa.schema(
+    [
+        pa.field(Col.KEY, pa.string(), nullable=False),
+        pa.field(Col.LABEL, pa.string(), nullable=False),
+        pa.field(Col.PROBABILITY, pa.float32(), nullable=False),
+        pa.field(Col.RANK, pa.int32(), nullable=False),
+    ]
+)
+"""The likeliest labels of each picture; `rank` counts from 1."""
 
 
 def together_schema(item_type: pa.DataType) -> pa.Schema:

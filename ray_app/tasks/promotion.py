@@ -3,10 +3,11 @@
 from ray_app.checkpoint import CheckpointError
 from ray_app.config import Config
 from ray_app.data.dataset import open_dataset
+from ray_app.data.pictures import open_pictures
 from ray_app.registry import RegistryError, Version
 from ray_app.storage import Storage
+from ray_app.tasks.classification import evaluate_pictures
 from ray_app.tasks.ranking import evaluate
-from ray_app.tasks.scoreboard import MAIN_METRIC
 
 
 def beats_baselines(candidate: Version) -> str:
@@ -17,18 +18,18 @@ def beats_baselines(candidate: Version) -> str:
     """
     own, baselines = candidate.summary[candidate.main], candidate.baselines
     if not baselines:
-        return f"{MAIN_METRIC} {own:.4f}, compared with no baseline"
+        return f"{candidate.metric} {own:.4f}, compared with no baseline"
     best = max(baselines, key=lambda name: baselines[name])
-    told = f"{MAIN_METRIC} {own:.4f}, the best baseline ({best}) {baselines[best]:.4f}"
+    told = f"{candidate.metric} {own:.4f}, the best baseline ({best}) {baselines[best]:.4f}"
     if baselines[best] > own:
         raise RegistryError(f"{candidate.name}: not promoted, {told}; --force promotes it all the same")
     return told
 
 
 def beats_version(storage: Storage, candidate: Version, present: Version, config: Config) -> str:
-    """Why one version may replace another: the same users of the candidate's dataset are served better.
+    """Why one version may replace another: it does better by the same test part, that of the candidate's dataset.
 
-    Both are evaluated anew, so that every user is compared with itself.
+    Both are evaluated anew, so that every user, or picture, is compared with itself.
 
     Raises:
         RegistryError: it is not better beyond the interval, or the two cannot be compared.
@@ -36,11 +37,14 @@ def beats_version(storage: Storage, candidate: Version, present: Version, config
     settings = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"baselines": ()})})
     models = {"candidate": candidate.uri, "production": present.uri}
     try:
-        found = evaluate(storage, open_dataset(storage, candidate.dataset), models, settings)
+        if config.task.kind == "classify":
+            found = evaluate_pictures(open_pictures(storage, candidate.dataset), models, settings)
+        else:
+            found = evaluate(storage, open_dataset(storage, candidate.dataset), models, settings)
     except CheckpointError as error:
         raise RegistryError(f"the two cannot be compared: {error}; --force promotes without a comparison") from error
-    lead = found["differences"]["production"][MAIN_METRIC]
-    told = f"{MAIN_METRIC} {lead['mean']:+.4f} ({lead['low']:+.4f} to {lead['high']:+.4f}) to {present.name}"
+    lead = found["differences"]["production"][found["metric"]]
+    told = f"{found['metric']} {lead['mean']:+.4f} ({lead['low']:+.4f} to {lead['high']:+.4f}) to {present.name}"
     if lead["low"] <= 0:
         raise RegistryError(f"{candidate.name}: not promoted, {told}: not better beyond the interval; or use --force")
     return told

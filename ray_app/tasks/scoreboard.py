@@ -122,12 +122,13 @@ class Outcomes:
 
 def scoreboard(outcomes: Outcomes, settings: EvaluateConfig, seed: int) -> dict[str, Any]:
     """`metrics` by method, `differences` of the first method to each other one, and `slices`."""
-    estimator = _Estimator(settings.bootstrap_samples, seed)
+    estimator = Estimator(settings.bootstrap_samples, seed)
     ranks = {method: outcomes.ranks(method) for method in outcomes.methods}
     cutoffs = sorted({*settings.k, LIST_LENGTH})
     main, *others = outcomes.methods
     return {
         "main": main,
+        "metric": MAIN_METRIC,
         "metrics": {method: _metrics(outcomes, method, ranks[method], cutoffs, estimator) for method in ranks},
         "differences": {
             other: {MAIN_METRIC: estimator.difference(ndcg(ranks[main], 10), ndcg(ranks[other], 10))}
@@ -145,20 +146,24 @@ def scoreboard(outcomes: Outcomes, settings: EvaluateConfig, seed: int) -> dict[
     }
 
 
-class _Estimator:
+class Estimator:
+    """Means with their intervals, all by the same resamples."""
+
     def __init__(self, samples: int, seed: int) -> None:
         self._samples, self._seed = samples, seed
 
     def mean(self, values: PerUser) -> Estimate:
+        """Over users, or whatever else was asked about."""
         low, high = bootstrap_interval(values, self._samples, self._seed)
         return {"mean": float(values.mean()), "low": low, "high": high}
 
     def difference(self, a: PerUser, b: PerUser) -> Estimate:
+        """Of two methods, the same users on both sides."""
         return dict(zip(("mean", "low", "high"), paired_difference(a, b, self._samples, self._seed), strict=True))
 
 
 def _metrics(
-    outcomes: Outcomes, method: str, ranks: Ragged, cutoffs: list[int], estimator: _Estimator
+    outcomes: Outcomes, method: str, ranks: Ragged, cutoffs: list[int], estimator: Estimator
 ) -> dict[str, Estimate]:
     values = {f"{name}@{k}": of(ranks, k) for name, of in _AT_K.items() for k in cutoffs}
     values |= {"mrr": mrr(ranks)} | {f"{name}@{LIST_LENGTH}": of for name, of in outcomes.lists(method).items()}
@@ -171,7 +176,7 @@ def _metrics(
 _AT_K = {"hit_rate": hit_rate, "recall": recall, "ndcg": ndcg}
 
 
-def _slice(name: str, ranks: dict[str, Ragged], wanted: NDArray[np.bool_], estimator: _Estimator) -> dict[str, Any]:
+def _slice(name: str, ranks: dict[str, Ragged], wanted: NDArray[np.bool_], estimator: Estimator) -> dict[str, Any]:
     """Metrics over some of the targets, and so over the users that have one of them."""
     of_method = {method: _with_a_target(all_ranks.keep(wanted)) for method, all_ranks in ranks.items()}
     kept = next(iter(of_method.values()))
