@@ -39,8 +39,13 @@ def picture_set(folder: Path, train: int = 30, held_out: int = 9, per_file: int 
     for part, size in sizes.items():
         labels = np.arange(size) % len(COLORS)
         images = [picture(list(COLORS.values())[label], len(files) * 1000 + row) for row, label in enumerate(labels)]
-        keys, hashes = ([f"{part}/{row}" for row in range(size)], [hashlib.blake2b(i, digest_size=16).digest() for i in images])
-        table = pa.table([keys, images, pa.array(labels, pa.int32()), pa.array(hashes, pa.binary(16))], schema=PICTURES_SCHEMA)
+        keys, hashes = (
+            [f"{part}/{row}" for row in range(size)],
+            [hashlib.blake2b(i, digest_size=16).digest() for i in images],
+        )
+        table = pa.table(
+            [keys, images, pa.array(labels, pa.int32()), pa.array(hashes, pa.binary(16))], schema=PICTURES_SCHEMA
+        )
         for start in range(0, size, per_file):
             rows = table.slice(start, per_file)
             path = f"images/{part}-{start:05d}.parquet"

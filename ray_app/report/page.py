@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from ray_app.config import Config
 from ray_app.data.dataset import Manifest
-from ray_app.report.charts import Record, learning_curves
+from ray_app.report.charts import Record
+from ray_app.report.parts import curves, flow, header, html_page, lead_tiles, main_tile, origin, section
 from ray_app.report.results import all_metrics_table, differences_table, results_table, slice_table
-from ray_app.schedule import WISE
 from ray_app.tasks.examples import Example
 
 
@@ -33,63 +32,20 @@ class Evidence:
 
 def write_report(evidence: Evidence) -> str:
     """The page as text. Everything that comes from data or configuration is escaped."""
-    name = escape(evidence.config.name)
+    config, metrics = evidence.config, evidence.metrics
+    protocol = metrics["protocol"]
+    users = (f"{protocol['users']:,}", f"users evaluated on all {protocol['items']:,} items")
+    tiles = [main_tile(metrics), *lead_tiles(metrics), users]
     sections = [
-        _header(evidence),
+        header("Recommender report", config.name, _protocol(protocol), tiles),
         _flow(evidence.data),
-        _results(evidence.metrics),
-        _curves(evidence.records),
-        _slices(evidence.metrics),
-        _examples(evidence.examples, evidence.metrics),
-        _origin(evidence),
+        _results(metrics),
+        curves(evidence.records, metrics["metric"]),
+        _slices(metrics),
+        _examples(evidence.examples, metrics),
+        origin(metrics, config.to_yaml(), evidence.versions),
     ]
-    return html_page(f"{name}: recommender report", sections)
-
-
-def html_page(title: str, sections: Sequence[str]) -> str:
-    """A whole page in the style of all reports; `title` and sections are HTML."""
-    style = files("ray_app.report").joinpath("style.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title>\n<style>\n{style}</style></head>\n"
-        f"<body><main>\n{chr(10).join(sections)}\n</main></body></html>\n"
-    )
-
-
-def _header(evidence: Evidence) -> str:
-    metrics, protocol = evidence.metrics, evidence.metrics["protocol"]
-    main = metrics["main"]
-    ndcg = metrics["metrics"][main]["ndcg@10"]
-    tiles = [
-        (f"{ndcg['mean']:.4f}", f"NDCG@10 of {main}, 95% interval {ndcg['low']:.4f} to {ndcg['high']:.4f}"),
-        *_leads(metrics),
-        (f"{protocol['users']:,}", f"users evaluated on all {protocol['items']:,} items"),
-    ]
-    cards = "".join(
-        f'<div class="card tile"><strong>{escape(value)}</strong><span>{escape(label)}</span></div>'
-        for value, label in tiles
-    )
-    return (
-        f'<header><p class="eyebrow">Recommender report</p><h1>{escape(evidence.config.name)}</h1>'
-        f'<p class="muted">{escape(_protocol(protocol))}</p><div class="grid tiles">{cards}</div></header>'
-    )
-
-
-def _leads(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """The main method against the best other model and the best baseline, in percent."""
-    main, leads = metrics["main"], []
-    for kind, words in (("model", "against"), ("baseline", "against the best baseline,")):
-        others = [name for name, origin in metrics["methods"].items() if origin["kind"] == kind and name != main]
-        if not others:
-            continue
-        best = max(others, key=lambda name: metrics["metrics"][name]["ndcg@10"]["mean"])
-        theirs = metrics["metrics"][best]["ndcg@10"]["mean"]
-        difference = metrics["differences"][best]["ndcg@10"]
-        share = f"{difference['mean'] / theirs:+.1%}" if theirs else f"{difference['mean']:+.4f}"
-        interval = f"{difference['low']:+.4f} to {difference['high']:+.4f}"
-        leads.append((share, f"NDCG@10 {words} {best} ({interval})"))
-    return leads
+    return html_page(f"{escape(config.name)}: recommender report", sections)
 
 
 def _protocol(protocol: dict[str, Any]) -> str:
@@ -117,45 +73,12 @@ def _flow(data: Manifest) -> str:
             f"{counts.test_events:,} to test",
         ),
     ]
-    boxes = "".join(
-        f'<li><div class="card"><strong>{number:,}</strong><span>{escape(label)}</span></div></li>'
-        for number, label in steps
-    )
-    reasons = "".join(
-        f'<tr><th scope="row">{escape(reason)}</th><td class="number">{number:,}</td></tr>'
-        for reason, number in sorted(counts.quarantined.items(), key=lambda pair: -pair[1])
-    )
-    table = (
-        "<details><summary>What was put in quarantine, by reason</summary>"
-        f'<div class="scroll"><table class="narrow"><tbody>{reasons}</tbody></table></div></details>'
-    )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in data.notes)
-    return section(
-        "The data", f'<ol class="flow">{boxes}</ol>{table if reasons else ""}' + (f"<ul>{notes}</ul>" if notes else "")
-    )
+    return flow(steps, counts.quarantined, data.notes)
 
 
 def _results(metrics: dict[str, Any]) -> str:
     details = f"<details><summary>All metrics at all cutoffs</summary>{all_metrics_table(metrics)}</details>"
     return section("Results", results_table(metrics) + differences_table(metrics) + details)
-
-
-def _curves(records: Mapping[str, Sequence[Record]]) -> str:
-    if not records:
-        return ""
-    cards = "".join(
-        f'<figure class="card"><h3>{escape(name)}</h3>{learning_curves(name, run)}{_way_back(run)}</figure>'
-        for name, run in records.items()
-        if run
-    )
-    return section("Training", f'<div class="grid">{cards}</div>')
-
-
-def _way_back(run: Sequence[Record]) -> str:
-    if run[-1]["phase"] != WISE:
-        return ""
-    alpha = float(run[-1]["alpha"])
-    return f"<p>Ends at {alpha:g} of the way from the pretrained backbone to the trained one (WiSE-FT).</p>"
 
 
 def _slices(metrics: dict[str, Any]) -> str:
@@ -190,31 +113,6 @@ def _example(example: Example) -> str:
         f"<h4>Recommended</h4><ol>{recommended}</ol>"
         f"<h4>Bought next</h4><ul>{following}</ul></article>"
     )
-
-
-def _origin(evidence: Evidence) -> str:
-    versions = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(version))}</dd>"
-        for name, version in evidence.versions.items()
-        if version is not None
-    )
-    methods = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(origin['fitted_on'])}"
-        + (f"<br><span class='muted'>{escape(origin['checkpoint'])}</span>" if "checkpoint" in origin else "")
-        + "</dd>"
-        for name, origin in evidence.metrics["methods"].items()
-    )
-    return section(
-        "How it was made",
-        f"<details><summary>What each method was fitted on</summary><dl>{methods}</dl></details>"
-        f"<details><summary>Configuration</summary><pre>{escape(evidence.config.to_yaml())}</pre></details>"
-        f"<details><summary>Versions</summary><dl>{versions}</dl></details>",
-    )
-
-
-def section(title: str, body: str) -> str:
-    """A part of a page under its heading."""
-    return f"<section><h2>{title}</h2>{body}</section>"
 
 
 def _date(us: int) -> str:

@@ -14,13 +14,23 @@ COLUMNS = {
     "novelty@10": "Novelty@10",
     "diversity@10": "Diversity@10",
     "popularity_lift@10": "Popularity lift@10",
+    "top1": "Top-1",
+    "top5": "Top-5",
+    "macro_recall": "Mean recall of classes",
+    "group": "Group right",
+    "ece": "Calibration error",
 }
-NOT_ACCURACY = ("coverage", "novelty", "diversity", "popularity_lift")
+NOT_ACCURACY = ("coverage", "novelty", "diversity", "popularity_lift", "ece")
 """Metrics of which more is not better in itself: nobody is best in them."""
 SLICE_METRIC = "ndcg@10"
 
 Metrics = dict[str, dict[str, dict[str, float]]]
 """By method and metric: mean, low, high."""
+
+
+def name_of(metric: str) -> str:
+    """What a table calls a metric."""
+    return COLUMNS.get(metric, metric)
 
 
 def best_methods(metrics: Metrics, name: str) -> set[str]:
@@ -34,14 +44,15 @@ def best_methods(metrics: Metrics, name: str) -> set[str]:
 def results_table(results: dict[str, Any]) -> str:
     """Methods by metrics: mean, interval, and the main metric also as a bar."""
     metrics: Metrics = results["metrics"]
-    upper = max(found["ndcg@10"]["high"] for found in metrics.values())
+    main = results["metric"]
+    upper = max(found[main]["high"] for found in metrics.values())
     columns = [name for name in COLUMNS if all(name in found for found in metrics.values())]
     head = "".join(f'<th scope="col">{COLUMNS[name]}</th>' for name in columns)
     rows = []
     for method, found in metrics.items():
         cells = []
         for name in columns:
-            bar = interval_bar(found[name], upper) if name == "ndcg@10" else ""
+            bar = interval_bar(found[name], upper) if name == main else ""
             cells.append(_cell(found[name], best=method in best_methods(metrics, name), extra=bar))
         rows.append(_row(method, results, "".join(cells)))
     return html_table("Test part; mean and 95% interval, best mean in bold", f"<th scope='col'>Method</th>{head}", rows)
@@ -62,9 +73,9 @@ def all_metrics_table(results: dict[str, Any]) -> str:
 
 def differences_table(results: dict[str, Any]) -> str:
     """How far the main method is ahead of each other one."""
-    rows = []
+    rows, metric = [], results["metric"]
     for other, found in results["differences"].items():
-        estimate = found["ndcg@10"]
+        estimate = found[metric]
         style, verdict = "open", "not told apart"
         if estimate["low"] > 0 or estimate["high"] < 0:
             style = verdict = "ahead" if estimate["low"] > 0 else "behind"
@@ -73,8 +84,9 @@ def differences_table(results: dict[str, Any]) -> str:
             f'<tr><th scope="row">{escape(other)}</th><td class="number">{estimate["mean"]:+.4f}</td>'
             f'<td class="number">{interval}</td><td><span class="verdict {style}">{verdict}</span></td></tr>'
         )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("Against", "NDCG@10", "95% interval", ""))
-    caption = f"{escape(results['main'])} minus each other method, the same users on both sides"
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Against", name_of(metric), "95% interval", ""))
+    asked = "pictures" if "pictures" in results["protocol"] else "users"
+    caption = f"{escape(results['main'])} minus each other method, the same {asked} on both sides"
     return html_table(caption, head, rows)
 
 

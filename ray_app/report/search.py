@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ray_app.config import Config
-from ray_app.report.page import html_page, section
+from ray_app.report.parts import html_page, section
 from ray_app.report.results import html_table
 from ray_app.report.search_charts import best_so_far, importance_bars, parallel_coordinates
 from ray_app.tuning.findings import importances, sentences

@@ -13,30 +13,33 @@ from ray_app.training.rate_finder import Sweep
 
 ROWS, BAR = 16, 40
 """Of the chart of a sweep."""
-SHOWN = ("hit_rate@10", "ndcg@10", "mrr", "coverage@10")
+SHOWN = ("hit_rate@10", "ndcg@10", "mrr", "coverage@10", "top1", "top5", "macro_recall", "group", "ece")
 
 
 def summary_table(metrics: dict[str, Any]) -> Table:
     """Methods by their main metrics, the best of each in bold.
 
     Args:
-        metrics: what `tasks.ranking.evaluate` gave.
+        metrics: what `tasks.ranking.evaluate` or `tasks.classification.evaluate_pictures` gave.
     """
-    protocol = metrics["protocol"]
-    seen = "excluded" if protocol["exclude_seen"] else "kept"
-    caption = (
-        f"{protocol['users']:,} users, {protocol['items']:,} items, full ranking, seen items {seen}; 95% intervals"
-    )
-    table = Table(title="Test part", caption=caption)
+    table = Table(title="Test part", caption=f"{_asked(metrics['protocol'])}; 95% intervals")
     table.add_column("method")
-    for name in SHOWN:
+    shown = [name for name in SHOWN if all(name in found for found in metrics["metrics"].values())]
+    for name in shown:
         table.add_column(COLUMNS[name], justify="right")
     for method, found in metrics["metrics"].items():
-        cells = [_cell(found[name], with_interval=name == "ndcg@10") for name in SHOWN]
-        bold = [method in best_methods(metrics["metrics"], name) for name in SHOWN]
+        cells = [_cell(found[name], with_interval=name == metrics["metric"]) for name in shown]
+        bold = [method in best_methods(metrics["metrics"], name) for name in shown]
         cells = [f"[bold]{cell}[/]" if best else cell for cell, best in zip(cells, bold, strict=True)]
         table.add_row(Text(method), *cells)
     return table
+
+
+def _asked(protocol: dict[str, Any]) -> str:
+    if "pictures" in protocol:
+        return f"{protocol['pictures']:,} pictures of {protocol['classes']:,} classes"
+    seen = "excluded" if protocol["exclude_seen"] else "kept"
+    return f"{protocol['users']:,} users, {protocol['items']:,} items, full ranking, seen items {seen}"
 
 
 def _cell(estimate: dict[str, float], with_interval: bool) -> str:

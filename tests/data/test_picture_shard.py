@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from pictures import picture_set
@@ -27,7 +25,9 @@ def test_an_epoch_shows_every_picture_once_in_even_batches(shard_of, window: int
     shard = shard_of(window=window)
     batches = list(shard.batches(4, np.random.default_rng(0)))
     assert sorted(len(rows.labels) for rows, _ in batches) == [5, 6, 6, 6]
-    stored = [pair for rows in shard.in_order(3) for pair in zip(rows.values.tolist(), rows.labels.tolist(), strict=True)]
+    stored = [
+        pair for rows in shard.in_order(3) for pair in zip(rows.values.tolist(), rows.labels.tolist(), strict=True)
+    ]
     assert sorted(seen(batches)) == sorted(stored)
     assert seen(batches) != stored
     assert seen(shard.batches(4, np.random.default_rng(1))) != seen(batches)
