@@ -6,18 +6,13 @@ Without Ray Train, in this process; nothing of it is kept. Shorter phases before
 make it faster. With `tune`, the configured schedule is what is looked at.
 """
 
-from functools import partial
-
 import torch
 from door import run
 from stages import console, finetune_run, target_dataset
 
 from ray_app.config import Config
-from ray_app.data.stream import read_tables
 from ray_app.report import sweep_table
 from ray_app.schedule import Schedule
-from ray_app.tasks.recommend import build_task
-from ray_app.tasks.recommender import load_trained
 from ray_app.training.loop import fit
 from ray_app.training.rate_finder import sweep_rates
 from ray_app.training.trainer import loop_settings
@@ -28,8 +23,7 @@ def main(config: Config) -> None:
     of = finetune_run(config.model_copy(update={"tune": None}), target_dataset(config))
     world = World.current(torch.device("cuda" if of.config.train.use_gpu else "cpu"))
     torch.set_num_threads(of.config.train.cpus_per_worker)
-    pretrained = load_trained(of.storage, of.start_from) if of.start_from else None
-    task = build_task(of.config, of.dataset, pretrained, partial(read_tables, of.storage), device=world.device)
+    task = of.begin(world)
     settings, phases = loop_settings(of, world.device), of.schedule.phases
     for number, phase in enumerate(phases):
         sweep = sweep_rates(task, phase, settings, world, clip_norm=of.schedule.clip_norm)

@@ -38,7 +38,8 @@ def picture_set(folder: Path, train: int = 30, held_out: int = 9, per_file: int 
     sizes: dict[PartName, int] = {"train": train, "validation": held_out, "test": held_out}
     for part, size in sizes.items():
         labels = np.arange(size) % len(COLORS)
-        images = [picture(list(COLORS.values())[label], len(files) * 1000 + row) for row, label in enumerate(labels)]
+        colors = [list(COLORS.values())[label] for label in labels]
+        images = [picture(color, len(files) * 1000 + row) for row, color in enumerate(colors)]
         keys, hashes = (
             [f"{part}/{row}" for row in range(size)],
             [hashlib.blake2b(i, digest_size=16).digest() for i in images],

@@ -21,10 +21,9 @@ from ray_app.classification_metrics import (
     top_k_accuracy,
 )
 from ray_app.config import Config
-from ray_app.content.picture_features import features_of
+from ray_app.content.picture_features import probe_features
 from ray_app.data.picture_set import PictureSet
 from ray_app.errors import ConfigError
-from ray_app.picture_config import HeadConfig
 from ray_app.tasks.answers import answers_of
 from ray_app.tasks.classify import METRIC
 from ray_app.tasks.scoreboard import Estimator
@@ -127,9 +126,7 @@ def _baselines(
     pictures: PictureSet, config: Config, progress: Progress | None
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]:
     """What simple methods say of the test part, and its labels."""
-    assert config.classifier is not None
-    pooled = config.classifier.model_copy(update={"head": HeadConfig()})  # a head of convolutions is given maps
-    features = features_of(pictures, config.model_copy(update={"classifier": pooled}), progress)
+    features = probe_features(pictures, config, progress)
     probes = fit_probes(features.part("train"), features.part("validation"))
     vectors, labels = features.part("test")
     return {name: probe(vectors) for name, probe in probes.items()}, labels
