@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from ray_app.config import Config, fingerprint
-from ray_app.content.pretrained import as_shown, begin_backbone, test_side, test_views, weights_key
+from ray_app.content.pretrained import as_shown, begin_backbone, evaluation_side, evaluation_views, weights_key
 from ray_app.data.dataset import FEATURES
 from ray_app.data.picture_set import PartName, PictureSet
 from ray_app.data.picture_shard import Range, Rows, bytes_of, cut
@@ -79,7 +79,7 @@ def cached_features(pictures: PictureSet, config: Config) -> Features | None:
     views = classifier.cached_views
     shown = [classifier.size, classifier.augment] if views > 1 else []
     weights = weights_key(classifier, pictures.storage)
-    key = fingerprint(_VERSION, weights, test_side(classifier), config.train.precision, views, *shown)
+    key = fingerprint(_VERSION, weights, evaluation_side(classifier), config.train.precision, views, *shown)
     return Features(pictures, key, views)
 
 
@@ -96,7 +96,7 @@ def compute(features: Features, config: Config, progress: Progress | None = None
     assert config.classifier is not None
     begin_backbone(config.classifier, pictures.storage)  # a sentence here, a dead actor there
     bar = progress.add_task("features of pictures", total=pictures.manifest.counts.pictures_in) if progress else None
-    for table in map_parts(missing, _Encoding, {"features": features, "config": config}, config.train):
+    for table in map_parts(missing, Encoding, {"features": features, "config": config}, config.train):
         if progress and bar is not None:
             progress.advance(bar, table["pictures"][0].as_py())
 
@@ -113,7 +113,7 @@ def probe_features(pictures: PictureSet, config: Config, progress: Progress | No
     return found
 
 
-class _Encoding:
+class Encoding:
     """An actor: loads the backbone once, then computes and writes the features of one file after another."""
 
     def __init__(self, features: Features, config: Config) -> None:
@@ -129,7 +129,7 @@ class _Encoding:
         """How many pictures the file has, after their features were written."""
         pictures, file = self._features.pictures, self._files[path]
         rows = bytes_of(pictures, Range(path, 0, file.pictures))
-        views = [test_views(self._backbone, self._config)]
+        views = [evaluation_views(self._backbone, self._config)]
         if file.part == "train":
             views += [Views(self._config.size, augment=self._config.augment)] * (self._features.num_views - 1)
         vectors = np.stack([self._vectors(rows, one, seed) for seed, one in enumerate(views)], axis=1)

@@ -84,14 +84,14 @@ def new_backbone(
         raise ConfigError([f"classifier.backbone: {error}"]) from None
 
 
-def test_side(config: ClassifierConfig) -> int:
+def evaluation_side(config: ClassifierConfig) -> int:
     """Side of what evaluation and serving show."""
     return config.test_size or config.size
 
 
-def test_views(backbone: Backbone, config: ClassifierConfig) -> Views:
+def evaluation_views(backbone: Backbone, config: ClassifierConfig) -> Views:
     """Pictures as evaluation and serving show them."""
-    return Views(test_side(config), backbone.shown.middle)
+    return Views(evaluation_side(config), backbone.shown.middle)
 
 
 def to_channels_last(model: Module) -> Module:
@@ -128,7 +128,7 @@ def _file(uri: str) -> str:
 
 @torch.no_grad()
 def _check_sides(backbone: Backbone, config: ClassifierConfig) -> None:
-    for name, side in (("size", config.size), ("test_size", test_side(config))):
+    for name, side in (("size", config.size), ("test_size", evaluation_side(config))):
         try:
             backbone.eval()(torch.zeros(1, 3, side, side))
         except (RuntimeError, AssertionError, ValueError) as error:

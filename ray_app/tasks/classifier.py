@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from ray_app.checkpoint import CheckpointError, fetched, read_config, verify
-from ray_app.content.pretrained import as_shown, begin_backbone, new_backbone, test_views, to_channels_last
+from ray_app.content.pretrained import as_shown, begin_backbone, evaluation_views, new_backbone, to_channels_last
 from ray_app.models.classifier import Classifier, Head
 from ray_app.picture_config import ClassifierConfig
 from ray_app.storage import Storage
@@ -33,7 +33,7 @@ class TrainedClassifier:
         """Of each picture for each class, `[pictures, classes]`; they sum to 1."""
         device = device or torch.device("cpu")
         model = self.model.to(device).eval()
-        views, size = test_views(model.backbone, self.config), self.config.batch_size
+        views, size = evaluation_views(model.backbone, self.config), self.config.batch_size
         found = [torch.empty(0, len(self.classes))]
         for start in range(0, len(images), size):
             pictures = views[images[start : start + size], 0]

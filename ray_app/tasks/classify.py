@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from ray_app.config import Config
 from ray_app.content.picture_features import Features
-from ray_app.content.pretrained import as_shown, test_views, to_channels_last
+from ray_app.content.pretrained import as_shown, evaluation_views, to_channels_last
 from ray_app.data.picture_set import PictureSet
 from ray_app.data.picture_shard import PictureShard, Rows, bytes_of, share_of
 from ray_app.data.pixels import Views, mixed
@@ -78,7 +78,7 @@ class ClassifyTask:
         if self._is_cached():
             for rows, random in self._train_features.batches(self.steps_per_epoch, rng, first):
                 view = random.integers(rows.values.shape[1], size=len(rows.labels))
-                vectors = torch.from_numpy(rows.values[np.arange(len(view)), view]).to(self.device).float()
+                vectors = torch.from_numpy(rows.values[np.arange(len(view)), view].astype(np.float32)).to(self.device)
                 yield Batch(vectors, self._targets(rows), is_features=True)
             return
         augment = self._config.augment
@@ -117,10 +117,10 @@ class ClassifyTask:
         """Logits and labels of the validation pictures."""
         if self._is_cached():
             for rows in self._validation_features.in_order(1024):
-                vectors = torch.from_numpy(rows.values[:, 0]).to(self.device).float()
+                vectors = torch.from_numpy(rows.values[:, 0].astype(np.float32)).to(self.device)
                 yield self.model.head(vectors), torch.from_numpy(rows.labels).to(self.device)
             return
-        views = test_views(self.model.backbone, self._config)
+        views = evaluation_views(self.model.backbone, self._config)
         for rows in self._validation.in_order(self._config.batch_size):
             pictures = as_shown(self.model.backbone, views[rows.values.tolist(), 0], self.device)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bf16):

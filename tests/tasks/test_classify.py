@@ -1,0 +1,185 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import picture_set
+from safetensors.torch import save_file
+
+from ray_app.checkpoint import CheckpointError
+from ray_app.config import Config, parse_config
+from ray_app.content.picture_features import Encoding, Features, cached_features
+from ray_app.content.pretrained import as_shown, evaluation_views, weights_key
+from ray_app.data.picture_set import PictureSet
+from ray_app.data.picture_shard import Range, bytes_of
+from ray_app.errors import ConfigError, DataError
+from ray_app.schedule import ParamGroup, Phase, Schedule
+from ray_app.tasks.classifier import begin_classifier
+from ray_app.tasks.classify import ClassifyTask, build_task
+from ray_app.training.loop import LoopSettings, fit
+from ray_app.training.world import World
+
+FROZEN = (ParamGroup(match="^backbone", rate="frozen"), ParamGroup(match="^head"))
+HEAD = Phase(name="head", epochs=8, learning_rate=0.03, groups=FROZEN)
+FULL = Phase(name="full", epochs=2, learning_rate=0.001, l2_sp=0.1)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of weights of torchvision's own names."""
+    import torchvision
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "network.safetensors"
+    save_file(torchvision.models.shufflenet_v2_x0_5().state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> PictureSet:
+    return picture_set(tmp_path_factory.mktemp("pictures"))
+
+
+def config(weights: str | None, train: dict[str, object] | None = None, **classifier: object) -> Config:
+    given = {
+        "backbone": "torchvision:shufflenet_v2_x0_5",
+        "weights": weights,
+        "size": 32,
+        "batch_size": 10,
+        **classifier,
+    }
+    return parse_config({"task": {"kind": "classify"}, "pictures": {}, "classifier": given, "train": train or {}})
+
+
+def computed(pictures: PictureSet, of: Config) -> Features:
+    """Features, made here as an actor makes them."""
+    features = cached_features(pictures, of)
+    assert features is not None
+    encoding = Encoding(features, of)
+    for file in pictures.manifest.files:
+        if not pictures.storage.exists(features.uri(file.path)):
+            assert [table["pictures"].to_pylist() for table in encoding(file.path)] == [[file.pictures]]
+    return features
+
+
+def run(task: ClassifyTask, *phases: Phase) -> list[dict[str, float | str]]:
+    return fit(task, Schedule(phases=phases), LoopSettings(), World.current(), lambda *_: None).records
+
+
+def test_two_phases_learn_colors(pictures: PictureSet, weights: str) -> None:
+    of = config(weights)
+    task = build_task(of, pictures, computed(pictures, of))
+    start, *records = run(task, HEAD, FULL)
+    assert start["val/top1"] == pytest.approx(1 / 3)  # a new head knows nothing
+    assert records[-1]["val/top1"] == 1
+    assert records[-1]["train/loss"] < records[0]["train/loss"]
+
+
+def test_a_frozen_backbone_is_read_from_what_was_computed_once(pictures: PictureSet, weights: str) -> None:
+    of = config(weights)
+    features = computed(pictures, of)
+    cached, anew = build_task(of, pictures, features), build_task(of, pictures)
+    for task in (cached, anew):
+        run(task, HEAD.model_copy(update={"epochs": 1}))
+    batch, plain = (next(task.batches(np.random.default_rng(0), 0)) for task in (cached, anew))
+    assert (batch.is_features, plain.is_features) == (True, False)
+    assert batch.inputs.shape == (10, 1024)
+    first = next(file for file in pictures.manifest.files if file.part == "train")
+    rows = bytes_of(pictures, Range(first.path, 0, first.pictures))
+    backbone = cached.model.backbone.eval()
+    views = evaluation_views(backbone, of.classifier)
+    with torch.no_grad():
+        vectors = backbone(as_shown(backbone, views[rows.values.tolist(), 0], torch.device("cpu")))
+    kept = features.read(Range(first.path, 0, first.pictures)).values[:, 0]
+    assert np.allclose(kept, vectors.numpy(), atol=2e-3 * float(vectors.max()))
+    anew.model.load_state_dict(cached.model.state_dict())
+    assert cached.validate()["top1"] == anew.validate()["top1"]
+    assert cached.validate()["log_likelihood"][0] == pytest.approx(anew.validate()["log_likelihood"][0], rel=1e-2)
+
+
+def test_a_backbone_that_has_moved_is_asked_again(pictures: PictureSet, weights: str) -> None:
+    of = config(weights)
+    task = build_task(of, pictures, computed(pictures, of))
+    run(task, FULL, HEAD.model_copy(update={"epochs": 1}))
+    assert not next(task.batches(np.random.default_rng(0), 0)).is_features
+
+
+def test_augmented_views_are_kept_beside_the_plain_one(pictures: PictureSet, weights: str) -> None:
+    of = config(weights, cached_views=3)
+    features = computed(pictures, of)
+    train, held_out = (next(f for f in pictures.manifest.files if f.part == part) for part in ("train", "validation"))
+    views = features.read(Range(train.path, 2, 9)).values
+    assert views.shape == (7, 3, 1024)
+    assert not np.allclose(views[:, 0], views[:, 1])
+    assert not np.allclose(views[:, 1], views[:, 2])
+    assert features.read(Range(held_out.path, 0, 4)).values.shape == (4, 1, 1024)
+    task = build_task(of, pictures, features)
+    run(task, HEAD.model_copy(update={"epochs": 1}))
+
+
+@pytest.mark.parametrize("augment", [{}, {"mixup": 0.5, "cutmix": 1.0, "color": 0.3, "rand_augment": 9, "erase": 0.5}])
+def test_an_epoch_is_the_same_whoever_loads_it_and_wherever_it_begins(
+    pictures: PictureSet, weights: str, augment: dict[str, object]
+) -> None:
+    def batches(first: int, processes: int) -> list[torch.Tensor]:
+        of = config(weights, {"cpus_per_worker": processes}, augment=augment)
+        found = list(build_task(of, pictures).batches(np.random.default_rng(5), first))
+        for one in found:
+            assert torch.allclose(one.targets.sum(1), torch.ones(len(one.targets)))
+        return [part for one in found for part in (one.inputs, one.targets)]
+
+    whole, rest = batches(0, 1), batches(1, 3)
+    assert len(whole) == 2 * 3
+    for one, other in zip(whole[2:], rest, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_without_weights_nothing_is_pretrained(pictures: PictureSet) -> None:
+    of = config(None)
+    assert cached_features(pictures, of) is None
+    assert build_task(of, pictures).reference == {}
+
+
+def test_rare_labels_count_for_more_where_it_is_asked(tmp_path: Path, weights: str) -> None:
+    pictures = picture_set(tmp_path, train=31)  # 11, 10, 10
+    even, rare = (build_task(config(weights, balance=balance), pictures) for balance in (0.0, 1.0))
+    totals = []
+    for task in (even, rare):
+        run(task, HEAD.model_copy(update={"epochs": 1}))
+        totals.append(sum(batch.targets.sum(0) for batch in task.batches(np.random.default_rng(0), 0)))
+    assert totals[0].tolist() == [11, 10, 10]
+    assert torch.allclose(totals[1], torch.full((3,), 31 / 3))
+
+
+def test_too_few_pictures_are_a_sentence(pictures: PictureSet, weights: str) -> None:
+    with pytest.raises(DataError, match=r"30 training pictures for 16 workers.*train\.num_workers"):
+        build_task(config(weights), pictures, world_size=16)
+
+
+def test_a_transformer_that_sees_one_size_alone_is_a_sentence(pictures: PictureSet) -> None:
+    of = config(None, backbone="torchvision:vit_b_16")
+    with pytest.raises(ConfigError, match=r"classifier\.size: 32, but torchvision:vit_b_16 cannot see"):
+        build_task(of, pictures)
+
+
+def test_weights_in_other_formats_are_refused_with_the_remedy(tmp_path: Path, pictures: PictureSet) -> None:
+    path = tmp_path / "resnet18.pth"
+    torch.save({"conv1.weight": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match=r"not a safetensors file.*save_file"):
+        begin_classifier(config(str(path)).classifier, 3, 0, pictures.storage)
+
+
+def test_weights_of_another_network_load_nothing(weights: str, pictures: PictureSet) -> None:
+    of = config(weights, backbone="torchvision:shufflenet_v2_x1_0").classifier
+    with pytest.raises(
+        CheckpointError,
+        match=r"(?s)does not fit torchvision:shufflenet_v2_x1_0, nothing was loaded.*where the network has",
+    ):
+        begin_classifier(of, 3, 0, pictures.storage)
+
+
+def test_the_key_goes_by_the_bytes_of_the_weights(weights: str, tmp_path: Path, pictures: PictureSet) -> None:
+    other = tmp_path / "elsewhere.safetensors"
+    other.write_bytes(Path(weights).read_bytes())
+    keys = [weights_key(config(path).classifier, pictures.storage) for path in (weights, str(other), None)]
+    assert keys[0] == keys[1] != keys[2]
