@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import find_rate
 import pytest
 import stages
 import torch
@@ -165,3 +166,12 @@ def test_sources_that_share_no_item_with_the_target_meet_it_in_content(make: Mak
     plain = stages.target_dataset(make(f"data.items={tmp_path}/items.csv"))
     with pytest.raises(CheckpointError, match="content must be the section that the model was trained with"):
         build_task(config, plain, trained, partial(read_tables, target.storage))
+
+
+def test_rates_are_suggested_for_each_phase_after_those_before(make: Make, capsys: pytest.CaptureFixture[str]):
+    find_rate.main(make("evaluate.scratch_schedule.phases=[{name: a, epochs: 1}, {name: b, epochs: 1}]"))
+    told = capsys.readouterr().out
+    places = [told.index(text) for text in ("a: loss by learning rate", "a: trained at 0.001", "b: loss by learning")]
+    assert places == sorted(places)
+    assert told.count("fastest fall at") == 2
+    assert "b: trained" not in told
