@@ -50,5 +50,7 @@ def longest_prefix(storage: Storage, folder: str, run: Run) -> Snapshot | None:
 
 def _place(folder: str, run: Run, num_phases: int) -> str:
     """The folder of snapshots after the run's first phases."""
-    schedule = run.schedule.model_copy(update={"phases": run.schedule.phases[:num_phases]})
+    phases = run.schedule.phases
+    wise = run.schedule.wise if num_phases == len(phases) else ()  # it comes after the last phase alone
+    schedule = run.schedule.model_copy(update={"phases": phases[:num_phases], "wise": wise})
     return join(folder, training_key(run.config, schedule, run.start_from is not None))

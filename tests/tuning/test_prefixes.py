@@ -47,6 +47,17 @@ def test_a_run_begins_at_the_longest_phases_that_another_had(storage: Storage) -
         assert longest_prefix(storage, folder, run(other)) is None
 
 
+def test_nobody_goes_on_from_where_another_went_back_toward_the_start(storage: Storage) -> None:
+    """WiSE-FT comes after the last phase: what it leaves is no beginning of a longer run, and none goes on without."""
+    folder, wise = join(storage.path, "prefixes"), "schedule.wise=[0.5]"
+    keep_prefix(storage, folder, run(wise, "schedule.phases=[{name: a, epochs: 2}]"), after(1, 1.0))
+    longer = run(wise, "schedule.phases=[{name: a, epochs: 2}, {name: b, epochs: 1}]")
+    assert longest_prefix(storage, folder, longer) is None
+    assert longest_prefix(storage, folder, run("schedule.phases=[{name: a, epochs: 2}]")) is None
+    keep_prefix(storage, folder, run(), after(1, 2.0))
+    assert place(longest_prefix(storage, folder, run(wise))) == (1, 2.0)
+
+
 def test_two_that_end_a_phase_at_once_leave_one_whole_snapshot(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
