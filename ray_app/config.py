@@ -16,7 +16,7 @@ from ray_app.data_config import ContentConfig, DataConfig, Positive
 from ray_app.errors import ConfigError
 from ray_app.faults import describe
 from ray_app.picture_config import ClassifierConfig, PicturesConfig
-from ray_app.schedule import Schedule, Section, from_scratch
+from ray_app.schedule import Schedule, ScratchSchedule, Section, from_scratch
 from ray_app.serve_config import ServeConfig
 from ray_app.train_config import ModelConfig, RankerConfig, TrainConfig
 from ray_app.tune_config import TuneConfig
@@ -63,7 +63,7 @@ class PretrainConfig(Section):
     """Further sources with items of their own. What they share with each other and with the target is content."""
     temperature: Annotated[float, Field(ge=1)] = 1.0
     """Of several sources one with n events counts as n^(1/temperature): 1 as it is, great: all alike."""
-    schedule: Schedule = from_scratch()
+    schedule: ScratchSchedule = from_scratch()
 
 
 class EvaluateConfig(Section):
@@ -83,7 +83,7 @@ class EvaluateConfig(Section):
     )
     scratch: bool = True
     """Also train the same model from random weights, with `scratch_schedule`, and put it into the table."""
-    scratch_schedule: Schedule = from_scratch()
+    scratch_schedule: ScratchSchedule = from_scratch()
     batch_users: Positive = 256
 
 

@@ -28,7 +28,7 @@ def _regex(pattern: str) -> str:
 
 def _share(depth: tuple[float, float]) -> tuple[float, float]:
     if not 0 <= depth[0] < depth[1] <= 1:
-        raise ValueError(f"should go up from 0 or more to 1 at most, got {depth[0]:g} and {depth[1]:g}")
+        raise ValueError("depth goes up, from 0 or more to 1 at most")
     return depth
 
 
@@ -69,7 +69,7 @@ class Phase(Section):
     @model_validator(mode="after")
     def _plateau_needs_patience(self) -> Self:
         if self.decay == "plateau" and self.patience is None:
-            raise ValueError("decay: plateau goes by patience: set it too")
+            raise ValueError("plateau goes by patience, and takes half of it: set it too")
         return self
 
 
@@ -118,6 +118,15 @@ class Schedule(Section):
     def needs_validation(self) -> bool:
         """Whether weights are chosen by validation."""
         return bool(self.wise) or any(phase.patience for phase in self.phases)
+
+
+def _goes_forward(schedule: Schedule) -> Schedule:
+    if schedule.wise:
+        raise ValueError("wise goes back toward pretrained weights, and training from scratch has none: leave it out")
+    return schedule
+
+
+ScratchSchedule = Annotated[Schedule, AfterValidator(_goes_forward)]
 
 
 def from_scratch(epochs: int = 100, learning_rate: float = 1e-3, patience: int = 10) -> Schedule:

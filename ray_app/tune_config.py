@@ -117,8 +117,8 @@ class TuneConfig(Section):
     search: Literal["tpe", "random", "grid"] = "tpe"
     """Who proposes: tpe learns from the trials before (Optuna); a grid takes three points of every range."""
     strategies: Annotated[tuple[Strategy, ...], Field(min_length=1)] | None = None
-    """Variants of the configured schedule to choose among; unset: all that the configuration allows, the surgical ones,
-    which tune a third of the backbone alone, for pictures only."""
+    """Variants of the configured schedule to choose among; unset: all that the configuration allows, of which the
+    surgical ones (a third of the backbone alone) are for pictures only."""
     space: dict[str, Distribution] | None = None
     """Path of a setting, as in an override -> its distribution; unset: the rates and pulls of the schedule."""
     scheduler: Literal["asha", "median", "none"] = "asha"
