@@ -99,8 +99,8 @@ class Schedule(Section):
     validate_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between validations; patience counts epochs, so it is checked at each validation."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay per step, such as 0.999, of a running average of the weights (Polyak and Juditsky 1992), which is validated,
-    kept and published in their place. Each phase begins it anew, at step t with a decay of (1 + t) / (10 + t) at most."""
+    """Decay per step, such as 0.999, of a running average of the weights (Polyak and Juditsky 1992) that is validated,
+    kept and published in their place. Begun anew by each phase; its decay is (1 + t) / (10 + t) at most at step t."""
     wise: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
     """Shares alpha of the way from the pretrained backbone to the trained one, such as [0.3, 0.5, 0.7], that are tried
     when the last phase is over, the whole way among them; validation takes the best (WiSE-FT, arXiv 2109.01903)."""
