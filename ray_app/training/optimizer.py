@@ -65,10 +65,10 @@ def _decay(phase: Phase, name: str, places: dict[str, tuple[int, int]]) -> float
     return phase.layer_decay ** (of - 1 - number)
 
 
-def freeze(model: nn.Module, rates: dict[str, float | None]) -> None:
+def freeze(model: nn.Module, rates: dict[str, float | None], *, keep_statistics: bool = False) -> None:
     """Let gradients flow to the parameters that have a rate, and let what is frozen be as it is in use.
 
-    Norm layers inside a part that is frozen keep their statistics. A backbone that is frozen as a whole has no dropout
+    Norm layers inside a part that is frozen keep their statistics, with `keep_statistics` all of them do. A backbone that is frozen as a whole has no dropout
     and no stochastic depth either, so that the head learns on the features that it will be given, cached or not; unless
     it has `dropout_when_frozen`.
     """
@@ -76,12 +76,18 @@ def freeze(model: nn.Module, rates: dict[str, float | None]) -> None:
         parameter.requires_grad_(rates[name] is not None)
     for module in model.modules():
         if _is_frozen(module):
-            for inner in module.modules():
-                if isinstance(inner, nn.modules.batchnorm._BatchNorm):
-                    inner.eval()
+            _keep_statistics(module)
     backbone = getattr(model, BACKBONE.rstrip("."), None)
+    if backbone is not None and keep_statistics:
+        _keep_statistics(backbone)
     if backbone is not None and _is_frozen(backbone) and not getattr(backbone, "dropout_when_frozen", False):
         backbone.eval()
+
+
+def _keep_statistics(module: nn.Module) -> None:
+    for inner in module.modules():
+        if isinstance(inner, nn.modules.batchnorm._BatchNorm):
+            inner.eval()
 
 
 def _is_frozen(module: nn.Module) -> bool:

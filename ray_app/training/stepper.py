@@ -24,7 +24,7 @@ class Stepper:
     ) -> None:
         model = task.model.train()
         rates = assign_rates(model, phase)
-        freeze(model, rates)
+        freeze(model, rates, keep_statistics=phase.keep_statistics)
         self.optimizer: Optimizer = build_optimizer(model, phase, rates, decay_all=not task.reference)
         self._task, self._phase, self._world, self._clip_norm, self._bf16 = task, phase, world, clip_norm, bf16
         self._module = world.wrap(_Forward(task))
