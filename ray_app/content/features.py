@@ -7,11 +7,9 @@ taken over, so that tomorrow's log costs its new items alone. Killed in the midd
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
@@ -20,7 +18,7 @@ from ray_app.baselines.neighbors import item_texts
 from ray_app.content.encoder import TextEncoder, encoder_folder, encoder_key, load_encoder, settled
 from ray_app.content.vectors import HASH, text_hash, vectors_in
 from ray_app.data.dataset import FEATURES, Dataset
-from ray_app.data.pool import map_parts
+from ray_app.data.pool import Shared, map_parts
 from ray_app.data_config import ContentConfig
 from ray_app.errors import DataError
 from ray_app.schema import Col, features_schema
@@ -71,10 +69,12 @@ def with_content(
 class Encoding:
     """An actor: loads the encoder once, then encodes and writes one part of the texts after another."""
 
-    def __init__(self, storage: Storage, uri: str, texts: Any, content: ContentConfig, train: TrainConfig) -> None:
+    def __init__(
+        self, storage: Storage, uri: str, texts: Shared[dict[bytes, str]], content: ContentConfig, train: TrainConfig
+    ) -> None:
         torch.set_num_threads(train.cpus_per_worker)
         self._storage, self._uri = storage, uri
-        self._texts: dict[bytes, str] = ray.get(texts)
+        self._texts = texts.get()
         self._digests = sorted(self._texts, key=lambda digest: -len(self._texts[digest]))
         with encoder_folder(storage, content) as folder:
             device = torch.device("cuda" if train.use_gpu else "cpu")
@@ -97,7 +97,7 @@ def _encode(
     train: TrainConfig,
     progress: Progress | None,
 ) -> dict[bytes, NDArray[np.float16]]:
-    settings = {"storage": storage, "uri": uri, "texts": ray.put(texts), "content": content, "train": train}
+    settings = {"storage": storage, "uri": uri, "texts": Shared(texts), "content": content, "train": train}
     bar = progress.add_task("content: texts encoded", total=len(texts)) if progress else None
     found: dict[bytes, NDArray[np.float16]] = {}
     for table in map_parts([str(start) for start in range(0, len(texts), TEXTS_PER_PART)], Encoding, settings, train):

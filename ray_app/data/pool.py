@@ -1,7 +1,7 @@
-"""Work on sequence parts by a pool of actors: what is costly to load is loaded once per actor."""
+"""Work on sequence parts by a pool of actors: what is costly to load is loaded once per actor, or once without Ray."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import ray
@@ -10,6 +10,7 @@ from ray_app.train_config import TrainConfig
 
 Work = Callable[[str], Iterator[pa.Table]]
 """Takes the URI of a part and gives tables."""
+Value = TypeVar("Value")
 _URI = "uri"
 
 
@@ -19,8 +20,22 @@ def map_parts(
     """What `load(**settings)` makes of each part, in the order of the parts.
 
     The pool begins with one actor and grows to `train.num_workers`, so that it also runs where fewer are free. Actors
-    read the parts themselves: no reader waits for a CPU that they hold.
+    read the parts themselves: no reader waits for a CPU that they hold. Where no Ray is connected there is no pool, and
+    this process does the work.
     """
+    if ray.is_initialized():
+        yield from _by_actors(uris, load, settings, train)
+        return
+    work = load(**settings)
+    for uri in uris:
+        yield from work(uri)
+
+
+def _by_actors(
+    uris: list[str], load: Callable[..., Work], settings: dict[str, Any], train: TrainConfig
+) -> Iterator[pa.Table]:
+    import ray.data  # noqa: PLC0415 (takes seconds)
+
     parts = ray.data.from_items([{_URI: uri} for uri in uris], override_num_blocks=len(uris))
     tables = parts.map_batches(
         _Actor,
@@ -36,6 +51,18 @@ def map_parts(
     for table in tables.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
         assert isinstance(table, pa.Table)
         yield table
+
+
+class Shared(Generic[Value]):
+    """A large value among the settings: held once by a machine, and not by each actor."""
+
+    def __init__(self, value: Value) -> None:
+        self._value: Any = ray.put(value) if ray.is_initialized() else value
+
+    def get(self) -> Value:
+        """The value, on any machine."""
+        found: Value = ray.get(self._value) if isinstance(self._value, ray.ObjectRef) else self._value
+        return found
 
 
 class _Actor:

@@ -1,4 +1,4 @@
-"""Work spread over the cluster by Ray Data, with progress that a person can watch."""
+"""Work spread over the cluster by Ray Data, with progress that a person can watch; without Ray, done right here."""
 
 import logging
 import pickle
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import ray.data
+import ray
 from pydantic import BaseModel
 from rich.progress import Progress
 
@@ -26,7 +26,7 @@ def run_pass(
     label: str,
     progress: Progress | None,
 ) -> list[Report]:
-    """`function` of every piece of work, anywhere on the cluster; reports in no particular order.
+    """`function` of every piece of work, anywhere on the cluster that is connected; reports in no particular order.
 
     Raises:
         UserError: what `function` raised, as it was raised.
@@ -34,21 +34,30 @@ def run_pass(
     if not work:
         return []
     bar = progress.add_task(label, total=len(work)) if progress else None
+    reports = []
+    for report in _spread(function, work, kinds) if ray.is_initialized() else map(function, work):
+        reports.append(report)
+        if progress and bar is not None:
+            progress.advance(bar)
+    assert len(reports) == len(work)
+    return reports
+
+
+def _spread(
+    function: Callable[[Work], Report], work: Sequence[Work], kinds: tuple[type[Work], type[Report]]
+) -> Iterator[Report]:
+    import ray.data  # noqa: PLC0415 (takes seconds)
+
     cpus = int(ray.cluster_resources().get("CPU", 1))
     tasks = min(len(work), max(1, cpus * _TASKS_PER_CPU, len(work) // _WORK_PER_TASK))  # no CPU yet, if they scale up
     rows = ray.data.from_items([{_WORK: piece.model_dump_json()} for piece in work], override_num_blocks=tasks)
     mapped = rows.map(_Task(function, kinds[0]))
     mapped.context.enable_progress_bars = False
-    reports = []
     with quiet():
         for row in mapped.iter_rows():
             if row[_FAULT]:
                 raise pickle.loads(row[_FAULT])  # noqa: S301 (written by `_Task`)
-            reports.append(kinds[1].model_validate_json(row[_REPORT]))
-            if progress and bar is not None:
-                progress.advance(bar)
-    assert len(reports) == len(work)
-    return reports
+            yield kinds[1].model_validate_json(row[_REPORT])
 
 
 class _Task:

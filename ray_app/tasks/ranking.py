@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
@@ -16,7 +15,7 @@ from ray_app.checkpoint import read_manifest
 from ray_app.config import Config
 from ray_app.data.categories import category_numbers
 from ray_app.data.dataset import Dataset
-from ray_app.data.pool import map_parts
+from ray_app.data.pool import Shared, map_parts
 from ray_app.data.sequences import COLUMNS, Histories, LongArray, Ragged
 from ray_app.errors import ConfigError, DataError
 from ray_app.metrics import target_ranks, top_k
@@ -45,7 +44,12 @@ class Ranker:
     """An actor: loads every method once, then ranks one part after another."""
 
     def __init__(
-        self, storage: Storage, dataset: Dataset, models: dict[str, str], baselines: Any, config: Config
+        self,
+        storage: Storage,
+        dataset: Dataset,
+        models: dict[str, str],
+        baselines: Shared[dict[str, Scorer]],
+        config: Config,
     ) -> None:
         torch.set_num_threads(config.train.cpus_per_worker)
         self._storage = storage
@@ -53,7 +57,7 @@ class Ranker:
         self._scorers: dict[str, Scorer] = {
             name: load_scorer(storage, dataset, uri, config) for name, uri in models.items()
         }
-        self._scorers |= ray.get(baselines)
+        self._scorers |= baselines.get()
         self._train_counts = _train_counts(dataset)
 
     def __call__(self, uri: str) -> Iterator[pa.Table]:
@@ -110,7 +114,7 @@ def evaluate(
         "storage": storage,
         "dataset": dataset,
         "models": dict(methods),
-        "baselines": ray.put(baselines),
+        "baselines": Shared(baselines),
         "config": config,
     }
     bar = progress.add_task("evaluate: users ranked", total=None) if progress else None

@@ -32,7 +32,7 @@ def dataset_of(folder: Path, titles: list[str | None], name: str = "log") -> Dat
     return prepare(Storage.from_config(StorageConfig(path=str(folder / "storage"))), "shop", data)
 
 
-def test_every_item_has_the_vector_of_its_text(ray_cluster: None, minilm: Path, tmp_path: Path):
+def test_every_item_has_the_vector_of_its_text(minilm: Path, tmp_path: Path):
     content, train = ContentConfig(text=f"hf:{minilm}", max_tokens=16), TrainConfig()
     plain = dataset_of(tmp_path, TITLES)
     assert item_content(plain) is None
@@ -50,9 +50,7 @@ def test_every_item_has_the_vector_of_its_text(ray_cluster: None, minilm: Path, 
     assert [Path(part.uri).name for part in parts] == [VECTORS]
 
 
-def test_only_what_is_missing_is_encoded(
-    ray_cluster: None, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_only_what_is_missing_is_encoded(minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A second run finds all, one that was killed goes on, and tomorrow's log brings its new texts alone."""
     content, train = ContentConfig(text=f"hf:{minilm}", max_tokens=16), TrainConfig()
     plain = dataset_of(tmp_path, TITLES)
@@ -80,6 +78,6 @@ def test_only_what_is_missing_is_encoded(
     assert not np.array_equal(old[4], new[4])
 
 
-def test_a_catalogue_without_texts_is_refused(ray_cluster: None, minilm: Path, tmp_path: Path):
+def test_a_catalogue_without_texts_is_refused(minilm: Path, tmp_path: Path):
     with pytest.raises(DataError, match=r"no item has a title.* look at data.items"):
         with_content(dataset_of(tmp_path, [None] * 5), ContentConfig(text=f"hf:{minilm}"), TrainConfig())

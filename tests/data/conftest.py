@@ -16,8 +16,8 @@ Prepare = Callable[..., Dataset]
 
 
 @pytest.fixture
-def prepared(ray_cluster: None, tmp_path: Path) -> Prepare:
-    """`prepared(events, key=value)`: the dataset of a log with these settings of the data section."""
+def prepared(tmp_path: Path) -> Prepare:
+    """`prepared(events, key=value)`: the dataset of a log with these settings; on Ray where a test asks for it too."""
 
     def run(events: Path | list[Path], **data: object) -> Dataset:
         paths = [str(path) for path in (events if isinstance(events, list) else [events])]

@@ -84,7 +84,7 @@ def mess(tmp_path: Path) -> tuple[Path, dict[str, dict[str, int]]]:
 
 @pytest.mark.cluster
 def test_every_bad_row_and_file_is_quarantined_with_its_reason(
-    prepared: Prepare, mess: tuple[Path, dict[str, dict[str, int]]]
+    ray_cluster: None, prepared: Prepare, mess: tuple[Path, dict[str, dict[str, int]]]
 ):
     folder, expected = mess
     dataset = prepared(folder, split=LEAVE_ONE_OUT, max_quarantined_fraction=1.0)
@@ -114,7 +114,6 @@ def as_stored(values: list[bytes]) -> pa.Array:
     return pa.array(values).view(pa.string())
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("column", [as_stored([b"\xff", b"u", b"u"]), pa.array([b"\xff", b"u", b"u"])])
 @pytest.mark.parametrize("name", ["user_id", "timestamp", "event_type"])
 def test_text_in_parquet_that_is_not_utf8_costs_its_row(prepared: Prepare, tmp_path: Path, name: str, column: pa.Array):
@@ -129,7 +128,6 @@ def test_text_in_parquet_that_is_not_utf8_costs_its_row(prepared: Prepare, tmp_p
     assert histories(dataset)["u"][Col.ITEMS] == ["b", "c"]
 
 
-@pytest.mark.cluster
 def test_dates_whose_order_only_the_end_of_the_log_tells(prepared: Prepare, tmp_path: Path):
     """A look at the beginning took them for month first, and the log was refused."""
     dates = [f"{day}/{month}/2019 10:00" for month in (1, 2) for day in range(1, 29)]
@@ -148,7 +146,6 @@ def test_dates_whose_order_only_the_end_of_the_log_tells(prepared: Prepare, tmp_
         assert (times[0], times[-1]) == ((FROM_2019 + 36_000) * 10**6, (FROM_2019 + 36_000 + 58 * 86_400) * 10**6)
 
 
-@pytest.mark.cluster
 def test_too_much_in_quarantine_stops_before_anything_counts_as_complete(
     prepared: Prepare, mess: tuple[Path, dict[str, dict[str, int]]], tmp_path: Path
 ):
@@ -187,7 +184,6 @@ def test_a_missing_bucket_is_named(s3: StorageConfig):
         prepare(Storage.from_config(s3), "shop", DataConfig(events=("s3://no-such-bucket/raw",)))
 
 
-@pytest.mark.cluster
 def test_one_user_with_a_million_events(prepared: Prepare, tmp_path: Path):
     count = 1_000_000
     log = {
@@ -214,7 +210,6 @@ def late_items(folder: Path) -> Path:
     return folder / "log.parquet"
 
 
-@pytest.mark.cluster
 def test_items_only_in_the_test_part_and_a_catalogue_without_some_items(prepared: Prepare, tmp_path: Path):
     log, split = late_items(tmp_path), {"validation_days": 1, "test_days": 1}
     (tmp_path / "items.csv").write_text("item_id,title\nnew,Just in\ni3,Three\nghost,Never sold\n")
@@ -233,7 +228,6 @@ def test_items_only_in_the_test_part_and_a_catalogue_without_some_items(prepared
     assert user[Col.ITEMS][-2:] == [known.items()[Col.ITEM].to_pylist().index("new") + 1, PAD]
 
 
-@pytest.mark.cluster
 def test_files_that_differ_in_schema_and_in_the_type_of_ids(prepared: Prepare, tmp_path: Path):
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -249,7 +243,6 @@ def test_files_that_differ_in_schema_and_in_the_type_of_ids(prepared: Prepare, t
     ]
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("broken", [b"", b"PAR1 and nothing else"])
 def test_a_log_of_which_no_file_can_be_read(prepared: Prepare, tmp_path: Path, broken: bytes):
     """Without a file there was no work, which Ray Data does not take."""
@@ -258,7 +251,6 @@ def test_a_log_of_which_no_file_can_be_read(prepared: Prepare, tmp_path: Path, b
         prepared(tmp_path / "log.parquet")
 
 
-@pytest.mark.cluster
 def test_order_ids_in_json_keep_all_their_digits(prepared: Prepare, tmp_path: Path):
     """Numbers of twenty digits became floats, and neighbouring orders one."""
     line = '{"user_id": 1, "item_id": %d, "timestamp": 1546300800, "order_id": 1234567890123456789%d}\n'
@@ -267,7 +259,6 @@ def test_order_ids_in_json_keep_all_their_digits(prepared: Prepare, tmp_path: Pa
     assert histories(dataset)[1][Col.ORDERS] == [0, 1, 2]
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -282,7 +273,6 @@ def test_a_log_without_anything_to_train_on(prepared: Prepare, tmp_path: Path, t
         prepared(tmp_path / "log.csv")
 
 
-@pytest.mark.cluster
 def test_a_catalogue_that_is_mostly_broken_stops_too(prepared: Prepare, tmp_path: Path):
     pq.write_table(rows(50), tmp_path / "log.parquet")
     (tmp_path / "items.csv").write_text("item_id,title\ni1,One\n,Two\n,Three\n")
@@ -295,7 +285,6 @@ def test_order_numbers_with_a_temporal_split_are_refused_at_once(tmp_path: Path)
         prepare(Storage(path=str(tmp_path)), "shop", DataConfig(events=("x",), timestamp_unit="order"))
 
 
-@pytest.mark.cluster
 def test_undeclared_order_numbers_tell_what_to_set(prepared: Prepare, tmp_path: Path):
     pq.write_table(rows(50).set_column(2, "timestamp", pa.array(range(50))), tmp_path / "log.parquet")
     with pytest.raises(DataError, match=r"50  bad_timestamp .*data\.timestamp_unit: order"):

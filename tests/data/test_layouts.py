@@ -265,7 +265,6 @@ def test_a_star_stands_for_the_same_in_events_and_catalogue():
     assert stem("/x/.inter", LAYOUTS["recbole"].events.patterns) is None
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("kind", ["recbole", "movielens_100k"])
 def test_movielens_whole_by_one_setting(prepared: Prepare, shared_data: Path, tmp_path: Path, kind: str):
     """The published counts, and the same histories as from the table they were written from."""

@@ -1,4 +1,4 @@
-"""`prepare` on a real Ray cluster, from files to a finished dataset."""
+"""`prepare` from files to a finished dataset, on a real Ray cluster or in this process."""
 
 import json
 import os
@@ -24,7 +24,6 @@ from ray_app.storage import Storage, join
 
 from .conftest import Prepare, histories, quarantine
 
-pytestmark = pytest.mark.cluster
 DAY_S = 86_400
 START_S = 1_500_000_000
 SPLIT = {"validation_days": 10, "test_days": 10}
@@ -57,7 +56,10 @@ def write_three_ways(log: pa.Table, folder: Path) -> None:
     (folder / "c.jsonl").write_text("".join(lines))
 
 
-def test_the_same_log_in_any_format_on_any_storage(prepared: Prepare, storage: Storage, tmp_path: Path):
+@pytest.mark.cluster
+def test_the_same_log_in_any_format_on_any_storage(
+    ray_cluster: None, prepared: Prepare, storage: Storage, tmp_path: Path
+):
     log, whole, mixed = random_log(0), tmp_path / "whole", tmp_path / "mixed"
     whole.mkdir()
     mixed.mkdir()
@@ -187,7 +189,8 @@ prepare(Storage(path=sys.argv[1]), "shop", DataConfig(events=sys.argv[2], split=
 """
 
 
-def test_a_job_killed_in_the_middle_is_completed_by_the_next(prepared: Prepare, tmp_path: Path):
+@pytest.mark.cluster
+def test_a_job_killed_in_the_middle_is_completed_by_the_next(ray_cluster: None, prepared: Prepare, tmp_path: Path):
     log = random_log(7, rows=400_000, users=20_000, items=2000)
     pq.write_table(log.drop_columns("quantity"), tmp_path / "log.parquet")
     arguments = [sys.executable, "-c", KILLED, str(tmp_path / "out"), str(tmp_path / "log.parquet")]

@@ -4,13 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 
 from ray_app.schema import Col
 
 from .conftest import Prepare, histories
-
-pytestmark = pytest.mark.cluster
 
 
 def test_amazon_beauty_as_in_the_papers(prepared: Prepare, shared_data: Path):

@@ -48,7 +48,7 @@ def readable(dataset: Dataset) -> dict[str, list[str]]:
     return {str(row["user_id"]): [str(ids[item]) for item in row["items"]] for table in tables for row in table}
 
 
-def test_users_keep_their_histories_and_small_sources_are_heard(ray_cluster: None, tmp_path: Path):
+def test_users_keep_their_histories_and_small_sources_are_heard(tmp_path: Path):
     small, large = log(tmp_path, "small", 5), log(tmp_path, "large", 20)
     both = unite("shop", [small, large], 2.0, TrainConfig())
     expected = {f"0/{user}": [f"0/{item}" for item in items] for user, items in readable(small).items()}

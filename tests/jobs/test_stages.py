@@ -21,14 +21,12 @@ from ray_app.tasks.recommender import load_trained
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Progress, Snapshot
 
-pytestmark = pytest.mark.cluster
-
 DAY_S = 86_400
 Make = Callable[..., Config]
 
 
 @pytest.fixture
-def make(ray_cluster: None, tmp_path: Path) -> Make:
+def make(tmp_path: Path) -> Make:
     """A small log of 50 days, and the configuration of a short training on it."""
     rows = [f"{user},{(user + n) % 7},{(10 * n + user % 10) * DAY_S}" for user in range(40) for n in range(5)]
     (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]))
@@ -54,7 +52,10 @@ def published(config: Config, target: Dataset) -> Run:
     return run
 
 
-def test_a_checkpoint_may_be_named_by_a_relative_path(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.cluster
+def test_a_checkpoint_may_be_named_by_a_relative_path(
+    ray_cluster: None, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Workers, which have a working directory of their own, did not find it."""
     target = stages.target_dataset(make())
     source = published(make(), target).uri
@@ -69,14 +70,16 @@ def test_a_checkpoint_may_be_named_by_a_relative_path(make: Make, tmp_path: Path
         stages.finetune_run(make(f"model.start_from={target.uri}"), target)
 
 
-def test_a_cluster_without_room_is_told_in_a_sentence(make: Make, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.cluster
+def test_a_cluster_without_room_is_told_in_a_sentence(ray_cluster: None, make: Make, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
     config = make("train.num_workers=50")
     with pytest.raises(TrainingError, match=r"no room for 50 workers with 1 CPUs each.*train\.num_workers"):
         stages.train(stages.finetune_run(config, stages.target_dataset(config)))
 
 
-def test_a_fault_of_one_worker_alone_ends_them_all(make: Make):
+@pytest.mark.cluster
+def test_a_fault_of_one_worker_alone_ends_them_all(ray_cluster: None, make: Make):
     """It returned, and the others waited for it until the process group's time was over."""
     config = make("train.num_workers=2", "train.max_failures=0")
     target = stages.target_dataset(config)
@@ -127,7 +130,8 @@ def test_a_checkpoint_that_saw_the_test_part_is_refused(make: Make):
     assert stages.finetune_run(make(f"model.start_from={published(make(), target).uri}"), target).role == "finetune"
 
 
-def test_a_ranker_is_fitted_where_it_is_configured(make: Make):
+@pytest.mark.cluster
+def test_a_ranker_is_fitted_where_it_is_configured(ray_cluster: None, make: Make):
     target = stages.target_dataset(make())
     run = published(make(), target)
     assert stages.main_model(make(), target, run) == run.uri
@@ -136,7 +140,10 @@ def test_a_ranker_is_fitted_where_it_is_configured(make: Make):
         stages.compared_models(make("ranker={}"), target, {"scratch": run})
 
 
-def test_sources_that_share_no_item_with_the_target_meet_it_in_content(make: Make, minilm: Path, tmp_path: Path):
+@pytest.mark.cluster
+def test_sources_that_share_no_item_with_the_target_meet_it_in_content(
+    ray_cluster: None, make: Make, minilm: Path, tmp_path: Path
+):
     """From raw logs to the fine-tuned model's start: what pretraining knows of texts is where the target begins."""
     for shop in ("one", "two"):
         log = (tmp_path / "events.csv").read_text()

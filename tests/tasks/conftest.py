@@ -51,7 +51,7 @@ def small_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="session")
-def small_dataset(ray_cluster: None, small_config: Config) -> Dataset:
+def small_dataset(small_config: Config) -> Dataset:
     return prepare(Storage.from_config(small_config.storage), small_config.name, small_config.data)
 
 

@@ -20,7 +20,6 @@ def test_items_are_called_by_their_title_or_what_else_is_known():
     assert item_names(items) == [UNKNOWN_ITEM, "Milk", "Dairy · Alp · 8", "9"]
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("count", [5, 1000])
 def test_examples_are_users_with_something_to_find(
     small_dataset: Dataset, small_models: dict[str, str], small_config: Config, count: int

@@ -19,8 +19,6 @@ from ray_app.tasks.recommend import questions
 from ray_app.tasks.scorer import ModelScorer, load_scorer
 from tests.tasks.conftest import write_log
 
-pytestmark = pytest.mark.cluster
-
 
 @pytest.fixture(scope="module")
 def config(small_config: Config) -> Config:
@@ -78,9 +76,7 @@ def test_it_stands_in_the_table(small_dataset: Dataset, small_models: dict[str, 
     assert metrics["methods"]["hybrid"]["fitted_on"].endswith("and taught the ranker")
 
 
-def test_it_is_refused_for_another_catalogue(
-    ray_cluster: None, small_config: Config, hybrid: str, config: Config, tmp_path: Path
-):
+def test_it_is_refused_for_another_catalogue(small_config: Config, hybrid: str, config: Config, tmp_path: Path):
     write_log(tmp_path / "events.csv", seed=5)
     text = (tmp_path / "events.csv").read_text().replace(",100", ",900")
     (tmp_path / "events.csv").write_text(text)

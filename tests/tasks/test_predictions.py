@@ -118,7 +118,6 @@ def ndcg_at_10(log: pd.DataFrame, listed: pd.DataFrame, cutoff: float, exclude_s
     return gain / ideal
 
 
-@pytest.mark.cluster
 def test_anyone_can_score_the_lists_and_gets_the_numbers_of_the_evaluation(predicted: Predicted):
     config, dataset, model, uri, manifest = predicted
     results = evaluate(dataset.storage, dataset, {"fine-tuned": model}, config)
@@ -138,7 +137,6 @@ def test_anyone_can_score_the_lists_and_gets_the_numbers_of_the_evaluation(predi
     assert listed.merge(before, on=["user_id", "item_id"]).empty == config.predict.exclude_seen
 
 
-@pytest.mark.cluster
 def test_finished_predictions_are_found_and_never_mixed_with_others(predicted: Predicted, small_models: dict[str, str]):
     config, dataset, model, uri, manifest = predicted
     files = dataset.storage.list_files(uri)
@@ -154,7 +152,6 @@ def test_finished_predictions_are_found_and_never_mixed_with_others(predicted: P
         predict(dataset.storage, dataset, model, config, dataset.uri)
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("history", ["all", "before_test"])
 def test_a_log_of_fewer_users_than_parts(
     small_models: dict[str, str], small_config: Config, tmp_path: Path, history: str

@@ -19,7 +19,6 @@ from ray_app.tasks.scorer import load_scorer
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Progress, Snapshot
 
-pytestmark = pytest.mark.cluster
 OPTIONS = {"version": None, "rollback": False, "list": False, "force": False}
 
 
@@ -46,7 +45,7 @@ def versions(small_dataset: Dataset, config: Config) -> dict[str, Version]:
 
 
 def promoted(config: Config, monkeypatch: pytest.MonkeyPatch, **options: object) -> str | None:
-    monkeypatch.setattr(promote, "connected", contextlib.nullcontext)  # the cluster of the tests is connected
+    monkeypatch.setattr(promote, "connected", contextlib.nullcontext)  # the work is small
     promote.main(config, Namespace(**(OPTIONS | options)))
     return Registry(stages.Storage.from_config(config.storage), config.name).production()[0].version
 

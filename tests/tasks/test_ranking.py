@@ -36,7 +36,7 @@ def test_seen_items_leave_the_ranking_only_where_asked():
 
 @pytest.mark.cluster
 def test_evaluation_states_its_protocol_and_repeats_itself(
-    small_dataset: Dataset, small_models: dict[str, str], small_config: Config
+    ray_cluster: None, small_dataset: Dataset, small_models: dict[str, str], small_config: Config
 ):
     one, two = (
         evaluate(small_dataset.storage, small_dataset, small_models, small_config.model_copy(update={"train": train}))
@@ -57,7 +57,6 @@ def test_evaluation_states_its_protocol_and_repeats_itself(
     assert sum(part["targets"] for part in one["slices"]["train_count"][:4]) == protocol["targets"]
 
 
-@pytest.mark.cluster
 def test_a_damaged_checkpoint_is_named(
     small_dataset: Dataset, small_models: dict[str, str], small_config: Config, tmp_path: Path
 ):
@@ -68,15 +67,13 @@ def test_a_damaged_checkpoint_is_named(
         evaluate(small_dataset.storage, small_dataset, {"damaged": str(tmp_path)}, small_config)
 
 
-@pytest.mark.cluster
 def test_no_method_at_all_is_an_error(small_dataset: Dataset, small_config: Config):
     config = apply_overrides(small_config, ["evaluate.baselines=[]"])
     with pytest.raises(ConfigError, match=r"evaluate\.baselines: empty.*nothing to evaluate"):
         evaluate(small_dataset.storage, small_dataset, {}, config)
 
 
-@pytest.mark.cluster
-def test_nothing_to_ask_is_an_error(ray_cluster: None, small_config: Config, tmp_path: Path):
+def test_nothing_to_ask_is_an_error(small_config: Config, tmp_path: Path):
     """Everybody buys the same again, and what was seen is excluded."""
     days = [f"user,item,{day * 86_400}" for day in range(60)]
     (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,timestamp", *days]))

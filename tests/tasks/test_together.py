@@ -14,11 +14,9 @@ from ray_app.storage import Storage
 from ray_app.tasks import together
 from ray_app.tasks.together import together_uri, write_together
 
-pytestmark = pytest.mark.cluster
-
 
 @pytest.fixture(scope="module")
-def baskets(ray_cluster: None, small_config: Config, tmp_path_factory: pytest.TempPathFactory):
+def baskets(small_config: Config, tmp_path_factory: pytest.TempPathFactory):
     """A log of 400 orders, in which item 3 of ten goes with item 4; the same as a prepared dataset."""
     rng = np.random.default_rng(0)
     lines = []
@@ -37,8 +35,9 @@ def asked(config: Config, **settings: object) -> Config:
     return config.model_copy(update={"predict": PredictConfig.model_validate(settings)})
 
 
+@pytest.mark.cluster
 def test_pairs_counted_by_hand_from_the_raw_log_in_one_block_or_many(
-    baskets: tuple[pd.DataFrame, Dataset], small_config: Config, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None, baskets: tuple[pd.DataFrame, Dataset], small_config: Config, monkeypatch: pytest.MonkeyPatch
 ):
     log, dataset = baskets
     monkeypatch.setattr(together, "PAIRS_AT_ONCE", 300)

@@ -66,8 +66,13 @@ def settings(log: Path, storage: Storage, **train: object) -> Config:
     )
 
 
-def make_run(config: Config, storage: Storage, **changes: object) -> Run:
-    dataset = prepare(storage, config.name, config.data)
+@pytest.fixture(scope="module")
+def dataset(log: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    storage = Storage(path=str(tmp_path_factory.mktemp("dataset")))
+    return prepare(storage, "t", settings(log, storage).data)
+
+
+def make_run(config: Config, dataset: Dataset, **changes: object) -> Run:
     return Run(**{"role": "finetune", "config": config, "schedule": config.schedule, "dataset": dataset} | changes)
 
 
@@ -120,9 +125,9 @@ def _one_of_two(rank: int, folder: Path, run: Run) -> None:
 def test_two_ray_workers_on_s3_equal_two_of_the_plain_loop(
     ray_cluster: None, log: Path, s3: object, tmp_path: Path
 ) -> None:
-    config = parse_config({"storage": s3.model_dump()})  # type: ignore[attr-defined]
-    storage = Storage.from_config(config.storage)
-    run = make_run(settings(log, storage, num_workers=2), storage)
+    storage = Storage.from_config(s3)  # type: ignore[arg-type]
+    config = settings(log, storage, num_workers=2)
+    run = make_run(config, prepare(storage, config.name, config.data))
     with_ray = fit_run(run)
     run.publish(with_ray)
     assert run.is_published()
@@ -133,9 +138,11 @@ def test_two_ray_workers_on_s3_equal_two_of_the_plain_loop(
     assert losses(with_ray) == losses(without)
 
 
-def test_a_killed_worker_costs_time_and_nothing_else(ray_cluster: None, log: Path, local: Storage) -> None:
+def test_a_killed_worker_costs_time_and_nothing_else(
+    ray_cluster: None, log: Path, dataset: Dataset, local: Storage
+) -> None:
     config = apply_overrides(settings(log, local), ["schedule.phases.0.epochs=10", "train.checkpoint_every_steps=5"])
-    whole = plain(make_run(config, local))
+    whole = plain(make_run(config, dataset))
     killed = threading.Event()
 
     def kill_a_worker() -> None:
@@ -149,7 +156,7 @@ def test_a_killed_worker_costs_time_and_nothing_else(ray_cluster: None, log: Pat
 
     thread = threading.Thread(target=kill_a_worker, daemon=True)
     thread.start()
-    resumed = fit_run(make_run(config, local))
+    resumed = fit_run(make_run(config, dataset))
     assert killed.is_set()
     assert_same(resumed.model, whole.model)
     assert losses(resumed) == pytest.approx(losses(whole), rel=1e-9)
@@ -158,16 +165,20 @@ def test_a_killed_worker_costs_time_and_nothing_else(ray_cluster: None, log: Pat
     assert resumed.progress.best > 0.5  # four in five are foreseeable
 
 
-def test_a_fault_of_the_user_is_told_once_and_not_retried(ray_cluster: None, log: Path, local: Storage) -> None:
+def test_a_fault_of_the_user_is_told_once_and_not_retried(
+    ray_cluster: None, log: Path, dataset: Dataset, local: Storage
+) -> None:
     config = apply_overrides(settings(log, local), ["schedule.phases.0.groups=[{match: ^nothing}]"])
     began = time.monotonic()
     with pytest.raises(TrainingError, match=r"no group covers parameter"):
-        fit_run(make_run(config, local))
+        fit_run(make_run(config, dataset))
     assert time.monotonic() - began < 180
 
 
-def test_fine_tuning_starts_from_a_published_model(ray_cluster: None, log: Path, local: Storage) -> None:
-    source = make_run(settings(log, local), local, role="pretrain")
+def test_fine_tuning_starts_from_a_published_model(
+    ray_cluster: None, log: Path, dataset: Dataset, local: Storage
+) -> None:
+    source = make_run(settings(log, local), dataset, role="pretrain")
     source.publish(plain(source))
     config = apply_overrides(
         settings(log, local),
@@ -176,8 +187,8 @@ def test_fine_tuning_starts_from_a_published_model(ray_cluster: None, log: Path,
             f"model.start_from={source.uri}",
         ],
     )
-    target = make_run(config, local, start_from=source.uri)
-    assert target.key != make_run(config, local).key
+    target = make_run(config, dataset, start_from=source.uri)
+    assert target.key != make_run(config, dataset).key
     tuned = fit_run(target)
     start = load_trained(local, source.uri).model.state_dict()
     assert torch.equal(
@@ -189,9 +200,8 @@ def test_fine_tuning_starts_from_a_published_model(ray_cluster: None, log: Path,
     assert float(records[0]["val/ndcg@10"]) > 0.5  # what was learned is there before the first step
 
 
-def test_a_run_is_known_by_what_it_is_made_of(ray_cluster: None, log: Path, local: Storage) -> None:
+def test_a_run_is_known_by_what_it_is_made_of(log: Path, dataset: Dataset, local: Storage) -> None:
     config = settings(log, local)
-    same, other = make_run(config, local), make_run(apply_overrides(config, ["train.seed=1"]), local)
-    assert make_run(config, local).key == same.key != other.key
-    assert make_run(apply_overrides(config, ["train.max_failures=7"]), local).key == same.key
-    assert isinstance(same.dataset, Dataset)
+    same, other = make_run(config, local), make_run(apply_overrides(config, ["train.seed=1"]), dataset)
+    assert make_run(config, dataset).key == same.key != other.key
+    assert make_run(apply_overrides(config, ["train.max_failures=7"]), dataset).key == same.key

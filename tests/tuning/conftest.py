@@ -12,7 +12,7 @@ from ray_app.tuning.search import Search
 
 
 @pytest.fixture(scope="session")
-def source(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Dataset, str]:
+def source(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Dataset, str]:
     """The configuration of fine-tuning, the target's dataset and the checkpoint to begin with."""
     folder = tmp_path_factory.mktemp("tuning")
     write_log(folder / "source.parquet", 120, 0)

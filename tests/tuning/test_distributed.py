@@ -6,7 +6,7 @@ import pytest
 import stages
 from tuning_log import MakeSearch
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 
 
 def test_trials_of_two_workers(make_search: MakeSearch, monkeypatch: pytest.MonkeyPatch) -> None:

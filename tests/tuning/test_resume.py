@@ -23,7 +23,7 @@ from ray_app.tuning.search import Search
 from ray_app.tuning.tuner import Proposals, is_over
 from tests.conftest import RAY_SETTINGS, REPOSITORY
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 
 NUM_TRIALS = 12
 

@@ -15,7 +15,6 @@ from ray_app.tuning.space import Candidate
 from ray_app.tuning.trials import Trial, epochs_of, result_of, score_of
 from ray_app.tuning.worker import standing, train_trial
 
-pytestmark = pytest.mark.cluster
 RATE = "schedule.phases.1.learning_rate"
 
 
