@@ -142,7 +142,8 @@ class Storage(StorageConfig):
                 raise StorageError(f"{uri}: cannot be read as parquet: {error}") from error
 
     def _files(self, uri: str) -> LocalFiles | S3Files:
-        return S3Files(self) if uris.scheme(uri) == "s3" else LocalFiles()
+        # Its clients, which are costly to make, are those of any other folder on the same server.
+        return S3Files(self.model_copy(update={"path": ""})) if uris.scheme(uri) == "s3" else LocalFiles()
 
 
 def raise_if_storage_failed(error: Exception, uri: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import clusters
 import pytest
+from hypothesis import settings
 from s3_server import S3Server, running
 
 from ray_app.config import StorageConfig
@@ -27,6 +28,9 @@ RAY_SETTINGS = {
 }
 os.environ.update(RAY_SETTINGS)  # here, since Ray reads them when a test file first imports it
 os.environ.pop("RAY_ADDRESS", None)
+# A busy machine is no failure, and a commit that passed once passes again.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.load_profile("suite")
 _PREFIXES = itertools.count()
 
 

@@ -119,7 +119,7 @@ def test_an_item_bought_twice_is_one_item_for_item_knn():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nearest_equals_dense_cosines(seed, keep, ties):
     rng = np.random.default_rng(seed)
     rows = rng.integers(0, 2, (9, 4)) if ties else rng.random((9, 4)) * (rng.random((9, 4)) < 0.6)
@@ -193,7 +193,7 @@ def logs(draw):
 
 @pytest.mark.parametrize("name", CANDIDATES)
 @given(logs())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_scores_are_finite_and_every_user_stands_alone(name, drawn):
     log, histories = drawn
     fitted = CANDIDATES[name](log, [f"word{n % 3} thing" for n in range(log.num_items)])[0]

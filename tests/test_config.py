@@ -317,7 +317,7 @@ def leaves_of(annotation: Any, limits: list[Any]) -> st.SearchStrategy[Any]:
     }[annotation]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(values_of(Config, []))
 def test_any_configuration_survives_yaml(raw: dict[str, Any]) -> None:
     try:

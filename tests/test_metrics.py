@@ -110,7 +110,7 @@ def rankings(draw):
 
 
 @given(rankings())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_lists_and_ranks_agree(ranking):
     given_scores, seen, k = ranking
     num_users, num_items = len(given_scores), given_scores.shape[1] - 1
@@ -126,7 +126,7 @@ def test_lists_and_ranks_agree(ranking):
 
 
 @given(rankings())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ranks_of_distinct_ranked_items_are_one_to_n(ranking):
     given_scores, seen, _ = ranking
     num_items = given_scores.shape[1] - 1
@@ -173,7 +173,7 @@ def test_mrr_by_hand():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_ndcg_equals_scikit_learns(seed, k):
     rng = np.random.default_rng(seed)
     num_items = int(rng.integers(2, 40))

@@ -70,7 +70,7 @@ def test_held_out_events_are_never_seen() -> None:
     assert set(batch.items.flatten().tolist()) | set(batch.targets.tolist()) == {1, 2, 3, 4, 5}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(0, 30), min_size=1, max_size=40), st.integers(1, 8), st.integers(1, 12), st.integers(0, 2**31)
 )

@@ -52,7 +52,7 @@ def one_by_one(group: list[int], quantity: list[float]) -> list[bool]:
     return gone
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([-3, -2, -1, 1, 2, 3, 5])), max_size=40))
 def test_agrees_with_going_through_the_returns_one_by_one(events: list[tuple[int, int]]):
     group, quantity = [g for g, _ in events], [float(q) for _, q in events]

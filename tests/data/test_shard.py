@@ -110,7 +110,7 @@ def test_what_waited_is_still_foretold_from_its_own_history() -> None:
     assert sorted(batch.targets.tolist()) == [2, 3, 5, 6, 8]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.lists(st.lists(st.integers(1, 12), max_size=12), max_size=5), st.integers(1, 8), st.integers(1, 12), st.data()
 )

@@ -129,7 +129,7 @@ def stream(data: bytes, packed: bool = False) -> pa.NativeFile:
     return pa.CompressedInputStream(pa.BufferReader(data), "gzip") if packed else pa.BufferReader(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.sampled_from([b"a,b\n", b"\n", b'"x\ny",1\n', b"\r\n", b'st"ray\n', b"long" * 9 + b"\n"])),
     st.integers(1, 40),
@@ -159,7 +159,7 @@ def test_a_truncated_gzip_file_gives_what_it_has_and_then_fails():
     assert len(found) > 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), st.integers())

@@ -160,7 +160,7 @@ def test_what_contradicts_the_order_of_day_and_month_is_bad():
     assert read("1/13/2010", day_first=True) == "bad"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(MOMENTS, min_size=1, max_size=20))
 def test_agrees_with_strftime(moments: list[datetime]):
     expected = [us(moment) for moment in moments]

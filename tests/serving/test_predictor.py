@@ -60,7 +60,7 @@ LABELS = st.none() | st.lists(st.sampled_from([*KINDS, "nothing"]), max_size=3)
 PRICE = st.none() | st.floats(0, 50)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LABELS, PRICE, PRICE, st.lists(st.integers(95, 145)), st.booleans(), st.integers(1, 50), st.booleans())
 def test_filters_never_shrink_the_answer(
     predictor: Predictor, category, price_min, price_max, listed, allow, k, exclude_seen

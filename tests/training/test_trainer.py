@@ -202,6 +202,6 @@ def test_fine_tuning_starts_from_a_published_model(
 
 def test_a_run_is_known_by_what_it_is_made_of(log: Path, dataset: Dataset, local: Storage) -> None:
     config = settings(log, local)
-    same, other = make_run(config, local), make_run(apply_overrides(config, ["train.seed=1"]), dataset)
+    same, other = make_run(config, dataset), make_run(apply_overrides(config, ["train.seed=1"]), dataset)
     assert make_run(config, dataset).key == same.key != other.key
     assert make_run(apply_overrides(config, ["train.max_failures=7"]), dataset).key == same.key
