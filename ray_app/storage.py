@@ -6,7 +6,7 @@ go through boto3. Credentials come from the configuration, else from the environ
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,8 +16,10 @@ from ray_app import uri as uris
 from ray_app.config import StorageConfig
 from ray_app.errors import StorageError
 from ray_app.local_files import LocalFiles
-from ray_app.s3_files import S3Files
 from ray_app.uri import FileEntry, join
+
+if TYPE_CHECKING:
+    from ray_app.s3_files import S3Files
 
 __all__ = ["FileEntry", "Storage", "join"]
 
@@ -141,9 +143,13 @@ class Storage(StorageConfig):
             except (pa.ArrowException, OSError) as error:
                 raise StorageError(f"{uri}: cannot be read as parquet: {error}") from error
 
-    def _files(self, uri: str) -> LocalFiles | S3Files:
+    def _files(self, uri: str) -> "LocalFiles | S3Files":
+        if uris.scheme(uri) != "s3":
+            return LocalFiles()
+        from ray_app.s3_files import S3Files  # noqa: PLC0415 (boto3 takes a second of every process that imports it)
+
         # Its clients, which are costly to make, are those of any other folder on the same server.
-        return S3Files(self.model_copy(update={"path": ""})) if uris.scheme(uri) == "s3" else LocalFiles()
+        return S3Files(self.model_copy(update={"path": ""}))
 
 
 def raise_if_storage_failed(error: Exception, uri: str) -> None:

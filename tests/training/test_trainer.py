@@ -95,11 +95,6 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         assert torch.equal(value, other[name]), name
 
 
-@pytest.fixture
-def local(tmp_path: Path) -> Storage:
-    return Storage.from_config(parse_config({"storage": {"path": str(tmp_path / "runs")}}).storage)
-
-
 def plain(run: Run) -> Snapshot:
     """The same run without Ray."""
     last: list[Snapshot] = []
@@ -141,14 +136,20 @@ def test_two_ray_workers_on_s3_equal_two_of_the_plain_loop(
 def test_a_killed_worker_costs_time_and_nothing_else(
     ray_cluster: None, log: Path, dataset: Dataset, local: Storage
 ) -> None:
-    config = apply_overrides(settings(log, local), ["schedule.phases.0.epochs=10", "train.checkpoint_every_steps=5"])
+    config = apply_overrides(
+        settings(log, dataset.storage), ["schedule.phases.0.epochs=10", "train.checkpoint_every_steps=5"]
+    )
     whole = plain(make_run(config, dataset))
     killed = threading.Event()
 
+    def found() -> set[Path]:
+        return set(Path(dataset.storage.root(config.name)).glob("runs/*/checkpoint_*/manifest.json"))
+
+    before = found()
+
     def kill_a_worker() -> None:
         """SIGKILL, once checkpoints are there to go on from."""
-        runs = Path(local.root(config.name)) / "runs"
-        while not list(runs.glob("*/checkpoint_*/manifest.json")):
+        while not found() - before:
             time.sleep(0.2)
         time.sleep(2)
         if kill_descendants(os.getpid(), b"ray::RayTrainWorker"):
@@ -168,7 +169,7 @@ def test_a_killed_worker_costs_time_and_nothing_else(
 def test_a_fault_of_the_user_is_told_once_and_not_retried(
     ray_cluster: None, log: Path, dataset: Dataset, local: Storage
 ) -> None:
-    config = apply_overrides(settings(log, local), ["schedule.phases.0.groups=[{match: ^nothing}]"])
+    config = apply_overrides(settings(log, dataset.storage), ["schedule.phases.0.groups=[{match: ^nothing}]"])
     began = time.monotonic()
     with pytest.raises(TrainingError, match=r"no group covers parameter"):
         fit_run(make_run(config, dataset))
@@ -178,10 +179,10 @@ def test_a_fault_of_the_user_is_told_once_and_not_retried(
 def test_fine_tuning_starts_from_a_published_model(
     ray_cluster: None, log: Path, dataset: Dataset, local: Storage
 ) -> None:
-    source = make_run(settings(log, local), dataset, role="pretrain")
+    source = make_run(settings(log, dataset.storage), dataset, role="pretrain")
     source.publish(plain(source))
     config = apply_overrides(
-        settings(log, local),
+        settings(log, dataset.storage),
         [
             "schedule.phases=[{name: head, epochs: 1, groups: [{match: ^backbone, rate: frozen}, {match: ^head}]}]",
             f"model.start_from={source.uri}",
@@ -190,7 +191,7 @@ def test_fine_tuning_starts_from_a_published_model(
     target = make_run(config, dataset, start_from=source.uri)
     assert target.key != make_run(config, dataset).key
     tuned = fit_run(target)
-    start = load_trained(local, source.uri).model.state_dict()
+    start = load_trained(dataset.storage, source.uri).model.state_dict()
     assert torch.equal(
         tuned.model["backbone.blocks.0.query_key_value.weight"], start["backbone.blocks.0.query_key_value.weight"]
     )
@@ -200,8 +201,8 @@ def test_fine_tuning_starts_from_a_published_model(
     assert float(records[0]["val/ndcg@10"]) > 0.5  # what was learned is there before the first step
 
 
-def test_a_run_is_known_by_what_it_is_made_of(log: Path, dataset: Dataset, local: Storage) -> None:
-    config = settings(log, local)
+def test_a_run_is_known_by_what_it_is_made_of(log: Path, dataset: Dataset) -> None:
+    config = settings(log, dataset.storage)
     same, other = make_run(config, dataset), make_run(apply_overrides(config, ["train.seed=1"]), dataset)
     assert make_run(config, dataset).key == same.key != other.key
     assert make_run(apply_overrides(config, ["train.max_failures=7"]), dataset).key == same.key
