@@ -5,7 +5,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -169,9 +168,10 @@ def test_a_job_starts_and_ends_its_own_ray(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     command = ["env", "-u", "RAY_AUTH_MODE", *job(tmp_path, body, needs_ray=True)]
-    started = time.monotonic()
     done = start(command, HOME=str(home))
-    assert (done.returncode, done.stderr) == (3, "error: s3://b/k: refused, 0\n"), time.monotonic() - started
+    if "timed out during startup" in done.stderr:  # of Ray's own parts, to which it gives 15 s on a busy machine too
+        done = start(command, HOME=str(home))
+    assert (done.returncode, done.stderr) == (3, "error: s3://b/k: refused, 0\n")
     assert list(home.iterdir()) == []
 
 

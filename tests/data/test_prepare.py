@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import clusters
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -184,7 +185,7 @@ import ray
 from ray_app.config import DataConfig
 from ray_app.data.prepare import prepare
 from ray_app.storage import Storage
-ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=100_000_000)
+ray.init(address=sys.argv[3])
 prepare(Storage(path=sys.argv[1]), "shop", DataConfig(events=sys.argv[2], split={"kind": "leave_one_out"}))
 """
 
@@ -194,16 +195,17 @@ def test_a_job_killed_in_the_middle_is_completed_by_the_next(ray_cluster: None, 
     log = random_log(7, rows=400_000, users=20_000, items=2000)
     pq.write_table(log.drop_columns("quantity"), tmp_path / "log.parquet")
     arguments = [sys.executable, "-c", KILLED, str(tmp_path / "out"), str(tmp_path / "log.parquet")]
-    job = subprocess.Popen(arguments, env=os.environ | {"RAY_AUTH_MODE": "disabled"}, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 280
-        while not list(tmp_path.glob("out/shop/datasets/*/staging/users-*")):
-            assert job.poll() is None, "the job ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        os.killpg(job.pid, signal.SIGKILL)
-        job.wait()
+    with clusters.running(num_cpus=1) as head:
+        job = subprocess.Popen([*arguments, head.address], env=os.environ | head.environment, start_new_session=True)
+        try:
+            deadline = time.monotonic() + 280
+            while not list(tmp_path.glob("out/shop/datasets/*/staging/users-*")):
+                assert job.poll() is None, "the job ended before it could be killed"
+                assert time.monotonic() < deadline, head.logs()
+                time.sleep(0.01)
+        finally:
+            os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
     assert not list(tmp_path.glob("out/shop/datasets/*/manifest.json"))
     dataset = prepared(tmp_path / "log.parquet", split={"kind": "leave_one_out"}, now=None)
     assert list(tmp_path.glob("out/shop/datasets/*")) == [Path(dataset.uri)]
