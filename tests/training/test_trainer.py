@@ -133,9 +133,7 @@ def test_two_ray_workers_on_s3_equal_two_of_the_plain_loop(
     assert losses(with_ray) == losses(without)
 
 
-def test_a_killed_worker_costs_time_and_nothing_else(
-    ray_cluster: None, log: Path, dataset: Dataset, local: Storage
-) -> None:
+def test_a_killed_worker_costs_time_and_nothing_else(ray_cluster: None, log: Path, dataset: Dataset) -> None:
     config = apply_overrides(
         settings(log, dataset.storage), ["schedule.phases.0.epochs=10", "train.checkpoint_every_steps=5"]
     )
@@ -166,9 +164,7 @@ def test_a_killed_worker_costs_time_and_nothing_else(
     assert resumed.progress.best > 0.5  # four in five are foreseeable
 
 
-def test_a_fault_of_the_user_is_told_once_and_not_retried(
-    ray_cluster: None, log: Path, dataset: Dataset, local: Storage
-) -> None:
+def test_a_fault_of_the_user_is_told_once_and_not_retried(ray_cluster: None, log: Path, dataset: Dataset) -> None:
     config = apply_overrides(settings(log, dataset.storage), ["schedule.phases.0.groups=[{match: ^nothing}]"])
     began = time.monotonic()
     with pytest.raises(TrainingError, match=r"no group covers parameter"):
@@ -176,9 +172,7 @@ def test_a_fault_of_the_user_is_told_once_and_not_retried(
     assert time.monotonic() - began < 180
 
 
-def test_fine_tuning_starts_from_a_published_model(
-    ray_cluster: None, log: Path, dataset: Dataset, local: Storage
-) -> None:
+def test_fine_tuning_starts_from_a_published_model(ray_cluster: None, log: Path, dataset: Dataset) -> None:
     source = make_run(settings(log, dataset.storage), dataset, role="pretrain")
     source.publish(plain(source))
     config = apply_overrides(
