@@ -68,9 +68,9 @@ def _decay(phase: Phase, name: str, places: dict[str, tuple[int, int]]) -> float
 def freeze(model: nn.Module, rates: dict[str, float | None], *, keep_statistics: bool = False) -> None:
     """Let gradients flow to the parameters that have a rate, and let what is frozen be as it is in use.
 
-    Norm layers inside a part that is frozen keep their statistics, with `keep_statistics` all of them do. A backbone that is frozen as a whole has no dropout
-    and no stochastic depth either, so that the head learns on the features that it will be given, cached or not; unless
-    it has `dropout_when_frozen`.
+    Norm layers inside a part that is frozen keep their statistics, with `keep_statistics` all of the backbone do. A
+    backbone that is frozen as a whole has no dropout and no stochastic depth either, so that the head learns on the
+    features that it will be given, cached or not; unless it has `dropout_when_frozen`.
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(rates[name] is not None)
