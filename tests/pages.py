@@ -3,7 +3,8 @@
 from html.parser import HTMLParser
 
 EVIL = "<script>alert('x')</script>\"&"
-VOID = {"meta", "br", "rect", "path", "circle", "line"}
+VOID = {"meta", "br", "img", "path", "line"}
+"""Tags without an end; shapes that may hold a title say their end themselves."""
 
 
 class Page(HTMLParser):
