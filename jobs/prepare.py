@@ -3,10 +3,12 @@
     python jobs/prepare.py --config jobs/configs/online_retail.yaml [key=value ...]
     python jobs/prepare.py data.format=movielens_20m data.events=FOLDER    # public data in one command
 
-A second run finds what the first one wrote. With a `pretrain` section, its log is prepared as well.
+A second run finds what the first one wrote. With a `pretrain` section, its log is prepared as well. With `task.kind:
+classify` it reads labelled pictures, of folders or tables.
 """
 
 from door import run
+from picture_stages import picture_set
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -14,6 +16,7 @@ from rich.table import Table
 from ray_app.config import Config
 from ray_app.content.features import with_content
 from ray_app.data.dataset import Dataset
+from ray_app.data.picture_set import PictureSet
 from ray_app.data.prepare import prepare
 from ray_app.data.quarantine import MEANING, Reason
 from ray_app.data.split import show_time
@@ -22,6 +25,9 @@ from ray_app.storage import Storage
 
 def main(config: Config) -> None:
     console, storage = Console(), Storage.from_config(config.storage)
+    if config.task.kind == "classify":
+        console.print(picture_summary(picture_set(config)))
+        return
     logs = [("target", config.data)]
     if config.pretrain:
         logs += [("pretrain", data) for data in (config.pretrain.data, *config.pretrain.more)]
@@ -33,6 +39,22 @@ def main(config: Config) -> None:
         console.print(summary(role, dataset))
         for note in dataset.manifest.notes:
             console.print(f"note: {note}", highlight=False)
+
+
+def picture_summary(pictures: PictureSet) -> Table:
+    counts, manifest = pictures.manifest.counts, pictures.manifest
+    table = Table("", "count", "", title=f"target: {pictures.uri}", title_justify="left")
+    table.columns[1].justify = "right"
+    table.add_row("pictures in", f"{counts.pictures_in:,}", f"{len(manifest.sources)} sources")
+    for reason, count in counts.quarantined.items():
+        table.add_row(f"  {reason}", f"{count:,}", MEANING[Reason(reason)])
+    table.add_section()
+    table.add_row("classes", f"{pictures.num_classes:,}", f"{len(manifest.groups):,} groups" if manifest.groups else "")
+    fewest, most = min(manifest.train_counts), max(manifest.train_counts)
+    table.add_row("to train", f"{counts.train:,}", f"{fewest:,} to {most:,} of each class")
+    table.add_row("to validate", f"{counts.validation:,}")
+    table.add_row("to test", f"{counts.test:,}")
+    return table
 
 
 def summary(role: str, dataset: Dataset) -> Table:

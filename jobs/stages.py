@@ -3,18 +3,26 @@
 import json
 from pathlib import Path
 
-from ray.train import ControllerError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from picture_stages import (
+    compared_picture_runs,
+    label_stage,
+    picture_evaluation,
+    picture_run,
+    picture_scratch_run,
+    picture_set,
+    show_pictures,
+)
+from runs import bars, console, say, train
 from searching import check_search, tuned_run
 
 from ray_app.checkpoint import MANIFEST_FILE, read_manifest
 from ray_app.config import Config, fingerprint
 from ray_app.content.features import with_content
 from ray_app.data.dataset import Dataset
+from ray_app.data.picture_set import PictureSet
 from ray_app.data.prepare import prepare
 from ray_app.data.union import unite
-from ray_app.errors import DataError, TrainingError, UserError
+from ray_app.errors import DataError
 from ray_app.evidence.item_index import INDEX_FILE, ItemIndex
 from ray_app.registry import METRICS_FILE, REPORT_FILE, Registry, Version
 from ray_app.report import Evidence, examples_table, summary_table, write_report
@@ -26,29 +34,18 @@ from ray_app.tasks.predictions import predict, predictions_uri
 from ray_app.tasks.ranking import evaluate
 from ray_app.tasks.recommend import METRIC
 from ray_app.tasks.together import together_uri, write_together
-from ray_app.train_config import TrainConfig
-from ray_app.training.progress import watched
 from ray_app.training.run import Run
-from ray_app.training.snapshot import Snapshot
-from ray_app.training.trainer import build_trainer
 from ray_app.uri import scheme
 
-console = Console()
+__all__ = ["console", "train"]
+Target = Dataset | PictureSet
+"""What is learned from: a log, or labelled pictures."""
 
 
-def bars(title: str) -> Progress:
-    """Progress bars of one stage; nothing is drawn where nobody watches."""
-    columns = (TextColumn(f"{title}: {{task.description}}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
-
-
-def say(stage: str, verb: str, uri: str) -> None:
-    """One line per stage: what was done, and where it is."""
-    console.print(f"{stage}: {verb} {uri}", highlight=False, soft_wrap=True)
-
-
-def target_dataset(config: Config) -> Dataset:
-    """The prepared target log."""
+def target_dataset(config: Config) -> Target:
+    """The prepared target: a log, or pictures where the task is to classify them."""
+    if config.task.kind == "classify":
+        return picture_set(config)
     with bars("prepare") as progress:
         dataset = prepare(Storage.from_config(config.storage), config.name, config.data, progress)
     counts = dataset.manifest.counts
@@ -92,13 +89,14 @@ def _reaches_past(cutoffs: dict[str, int | None], target: Dataset) -> bool:
     return any(end is not None and ((own := cutoffs[name]) is None or own > end) for name, end in ends.items())
 
 
-def pretrain_run(config: Config, target: Dataset) -> Run:
+def pretrain_run(config: Config, target: Target) -> Run:
     """Train on the source log from random weights."""
     assert config.pretrain is not None
+    assert isinstance(target, Dataset)
     return Run("pretrain", config, config.pretrain.schedule, source_dataset(config, target))
 
 
-def finetune_run(config: Config, target: Dataset) -> Run:
+def finetune_run(config: Config, target: Target) -> Run:
     """Fine-tune from `model.start_from`, else from the pretrained model; without either, train from scratch.
 
     With `tune`, by the schedule that a search finds.
@@ -106,6 +104,8 @@ def finetune_run(config: Config, target: Dataset) -> Run:
     Raises:
         DataError: the checkpoint was trained on events past the target's cutoffs.
     """
+    if isinstance(target, PictureSet):
+        return picture_run(config, target)
     if config.tune is not None:
         check_search(config)
     start = config.model.start_from
@@ -130,46 +130,17 @@ def finetune_run(config: Config, target: Dataset) -> Run:
     return scratch_run(config, target)
 
 
-def scratch_run(config: Config, target: Dataset) -> Run:
-    """The same model on the target log alone: what fine-tuning must beat."""
+def scratch_run(config: Config, target: Target) -> Run:
+    """The same model on the target alone: what fine-tuning must beat."""
+    if isinstance(target, PictureSet):
+        return picture_scratch_run(config, target)
     return Run("scratch", config, config.evaluate.scratch_schedule, target)
 
 
-def train(run: Run) -> str:
-    """Fit the run unless its result exists; the URI of the published checkpoint.
-
-    Raises:
-        TrainingError: training cannot go on, or the cluster has no room for its workers.
-    """
-    if run.is_published():
-        say(run.role, "found", run.uri)
-        return run.uri
-    board_uri = join(run.storage.root(run.config.name), "tensorboard", run.name)
-    with watched(run.role, run.schedule, METRIC, console, run.storage, board_uri) as board:
-        try:
-            result = build_trainer(run, board).fit()
-        except ControllerError as error:
-            if type(error.controller_failure).__name__ != "WorkerGroupStartupTimeoutError":  # which Ray keeps private
-                raise
-            raise TrainingError(_no_room(run.config.train)) from error
-    if isinstance(result.return_value, UserError):
-        raise result.return_value
-    with result.checkpoint.as_directory() as folder:
-        run.publish(Snapshot.load(Path(folder)))
-    say(run.role, "wrote", run.uri)
-    return run.uri
-
-
-def _no_room(train: TrainConfig) -> str:
-    gpu = " and a GPU" if train.use_gpu else ""
-    return (
-        f"the cluster has no room for {train.num_workers} workers with {train.cpus_per_worker} CPUs{gpu} each, and "
-        "got none in time: lower train.num_workers or train.cpus_per_worker, or add nodes"
-    )
-
-
-def compared_runs(config: Config, target: Dataset) -> dict[str, Run]:
+def compared_runs(config: Config, target: Target) -> dict[str, Run]:
     """Published runs by their name in the results table; the main one first."""
+    if isinstance(target, PictureSet):
+        return compared_picture_runs(config, target)
     main = finetune_run(config, target)
     runs = {"fine-tuned" if main.role == "finetune" else "scratch": main}
     if main.role == "finetune" and config.evaluate.scratch:
@@ -181,9 +152,9 @@ def compared_runs(config: Config, target: Dataset) -> dict[str, Run]:
     return runs
 
 
-def main_model(config: Config, target: Dataset, run: Run) -> str:
+def main_model(config: Config, target: Target, run: Run) -> str:
     """What is recommended with: the hybrid around a published run where a ranker is configured, else its model."""
-    if config.ranker is None:
+    if config.ranker is None or isinstance(target, PictureSet):
         return run.uri
     uri = hybrid_uri(target, run.uri, config)
     verb = "found" if target.storage.exists(join(uri, MANIFEST_FILE)) else "wrote"
@@ -194,14 +165,14 @@ def main_model(config: Config, target: Dataset, run: Run) -> str:
     return uri
 
 
-def compared_models(config: Config, target: Dataset, runs: dict[str, Run]) -> dict[str, str]:
+def compared_models(config: Config, target: Target, runs: dict[str, Run]) -> dict[str, str]:
     """Published models by their name in the results table; the main one first."""
     main = next(iter(runs.values()))
     hybrid = {"hybrid": main_model(config, target, main)} if config.ranker else {}
     return hybrid | {name: run.uri for name, run in runs.items()}
 
 
-def evaluate_stage(config: Config, target: Dataset, runs: dict[str, Run], models: dict[str, str]) -> str:
+def evaluate_stage(config: Config, target: Target, runs: dict[str, Run], models: dict[str, str]) -> str:
     """Compare the models with the baselines, write metrics and report, print the table; the URI of their folder."""
     storage = target.storage
     manifests = [storage.read_bytes(join(uri, MANIFEST_FILE)).decode() for uri in models.values()]
@@ -212,9 +183,10 @@ def evaluate_stage(config: Config, target: Dataset, runs: dict[str, Run], models
         say("evaluate", "found", folder)
         metrics = json.loads(storage.read_bytes(metrics_uri))
     else:
-        with bars("evaluate") as progress:
-            metrics = evaluate(storage, target, models, config, progress)
-        page = write_report(_evidence(config, target, runs, models, metrics))
+        if isinstance(target, PictureSet):
+            metrics, page = picture_evaluation(config, target, runs, models)
+        else:
+            metrics, page = _evaluation(config, target, runs, models)
         storage.write_bytes(join(folder, REPORT_FILE), page.encode())
         storage.write_bytes(metrics_uri, json.dumps(metrics, indent=1).encode())
         say("evaluate", "wrote", folder)
@@ -222,17 +194,23 @@ def evaluate_stage(config: Config, target: Dataset, runs: dict[str, Run], models
     return folder
 
 
-def show_examples(config: Config, target: Dataset, model_uri: str) -> None:
-    """Five users, what they bought and what is recommended."""
+def show_examples(config: Config, target: Target, model_uri: str) -> None:
+    """Five users, what they bought and what is recommended; or a few pictures and their labels."""
+    if isinstance(target, PictureSet):
+        show_pictures(config, target, model_uri)
+        return
     console.print(examples_table(pick_examples(target.storage, target, model_uri, config)))
 
 
-def _evidence(
-    config: Config, target: Dataset, runs: dict[str, Run], models: dict[str, str], metrics: dict[str, object]
-) -> Evidence:
+def _evaluation(
+    config: Config, target: Dataset, runs: dict[str, Run], models: dict[str, str]
+) -> tuple[dict[str, object], str]:
+    """What `metrics.json` holds, and the page about it."""
+    with bars("evaluate") as progress:
+        metrics = evaluate(target.storage, target, models, config, progress)
     main_uri = next(iter(models.values()))
     manifest = read_manifest(target.storage, main_uri)
-    return Evidence(
+    evidence = Evidence(
         config=config,
         data=target.manifest,
         metrics=metrics,
@@ -240,21 +218,27 @@ def _evidence(
         examples=pick_examples(target.storage, target, main_uri, config),
         versions={**manifest["versions"], "git commit": manifest["git_commit"]},
     )
+    return metrics, write_report(evidence)
 
 
-def register_stage(config: Config, target: Dataset, model_uri: str, evaluation_uri: str) -> Version:
+def register_stage(config: Config, target: Target, model_uri: str, evaluation_uri: str) -> Version:
     """Keep the main model of an evaluation with its evidence, where `jobs/promote.py` finds it."""
     storage = target.storage
     metrics, report = (storage.read_bytes(join(evaluation_uri, name)) for name in (METRICS_FILE, REPORT_FILE))
-    version = Registry(storage, config.name).register(
-        model_uri, metrics, report, lambda folder: ItemIndex.fit(target).save(folder / INDEX_FILE)
-    )
+
+    def add_index(folder: Path) -> None:
+        if isinstance(target, Dataset):  # a classifier knows its classes itself
+            ItemIndex.fit(target).save(folder / INDEX_FILE)
+
+    version = Registry(storage, config.name).register(model_uri, metrics, report, add_index)
     say("register", "version", version.uri)
     return version
 
 
-def predict_stage(config: Config, target: Dataset, model_uri: str) -> str:
-    """Top-k lists of every user; the URI of their folder."""
+def predict_stage(config: Config, target: Target, model_uri: str) -> str:
+    """Top-k lists of every user, or labels of every test picture; the URI of their folder."""
+    if isinstance(target, PictureSet):
+        return label_stage(config, target, model_uri)
     uri = predictions_uri(target.storage, target, model_uri, config)
     with bars("predict") as progress:
         counts = predict(target.storage, target, model_uri, config, uri, progress)

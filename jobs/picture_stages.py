@@ -1,0 +1,127 @@
+"""The stages of a classifier of pictures, which `stages` turns to where the target is a set of them."""
+
+from rich.table import Table
+from rich.text import Text
+from runs import bars, console, say, train
+
+from ray_app.checkpoint import read_manifest
+from ray_app.config import Config
+from ray_app.content.picture_features import cached_features, compute
+from ray_app.content.pretrained import settled
+from ray_app.data.picture_set import PictureSet
+from ray_app.data.pictures import prepare_pictures
+from ray_app.errors import ConfigError
+from ray_app.report.pictures import PictureEvidence, write_picture_report
+from ray_app.storage import Storage
+from ray_app.tasks.answers import answers_of
+from ray_app.tasks.classification import evaluate_pictures
+from ray_app.tasks.labels import labels_uri, predict_labels
+from ray_app.tasks.picture_examples import PictureExample, pick_pictures
+from ray_app.training.run import Run
+
+OF_LOGS = ("content", "ranker", "pretrain", "tune")
+"""Optional sections that a classifier has no use for."""
+SHOWN = 3
+"""Examples of each kind in the terminal."""
+
+
+def picture_set(config: Config) -> PictureSet:
+    """The prepared pictures.
+
+    Raises:
+        ConfigError: a section is given that only recommenders have a use for.
+    """
+    if given := [name for name in OF_LOGS if getattr(config, name) is not None]:
+        raise ConfigError(
+            [f"{name}: for recommenders alone, and task.kind is classify; leave it out" for name in given]
+        )
+    with bars("prepare") as progress:
+        pictures = prepare_pictures(Storage.from_config(config.storage), config.name, config, progress)
+    manifest = pictures.manifest
+    kept = manifest.counts.pictures_in - sum(manifest.counts.quarantined.values())
+    told = f"{kept:,} of {manifest.counts.pictures_in:,} pictures, {pictures.num_classes:,} classes in"
+    say("prepare", told, pictures.uri)
+    for note in manifest.notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    return pictures
+
+
+def picture_run(config: Config, pictures: PictureSet) -> Run:
+    """Fine-tune from the pretrained backbone, whose features are computed first; without weights, from scratch."""
+    assert config.classifier is not None
+    if config.classifier.weights is None:
+        return picture_scratch_run(config, pictures)
+    config = settled(config)
+    run = Run("finetune", config, config.schedule, pictures)
+    features = cached_features(pictures, config)
+    if features is not None and not run.is_published():
+        with bars("features") as progress:
+            compute(features, config, progress)
+        say("features", f"of {pictures.num_classes:,} classes' pictures under", features.uri(""))
+    return run
+
+
+def picture_scratch_run(config: Config, pictures: PictureSet) -> Run:
+    """The same network from random weights: what fine-tuning must beat."""
+    assert config.classifier is not None
+    unset = config.classifier.model_copy(update={"weights": None})
+    config = config.model_copy(update={"classifier": unset})
+    return Run("scratch", config, config.evaluate.scratch_schedule, pictures)
+
+
+def compared_picture_runs(config: Config, pictures: PictureSet) -> dict[str, Run]:
+    """Published runs by their name in the results table; the main one first."""
+    main = picture_run(config, pictures)
+    runs = {"fine-tuned" if main.role == "finetune" else "scratch": main}
+    if main.role == "finetune" and config.evaluate.scratch:
+        runs["scratch"] = picture_scratch_run(config, pictures)
+    for run in runs.values():
+        train(run)
+    return runs
+
+
+def picture_evaluation(
+    config: Config, pictures: PictureSet, runs: dict[str, Run], models: dict[str, str]
+) -> tuple[dict[str, object], str]:
+    """What `metrics.json` holds, and the page about it."""
+    config = settled(config)
+    with bars("evaluate") as progress:
+        metrics = evaluate_pictures(pictures, models, config, progress)
+    main_uri = next(iter(models.values()))
+    manifest = read_manifest(pictures.storage, main_uri)
+    evidence = PictureEvidence(
+        config=config,
+        data=pictures.manifest,
+        metrics=metrics,
+        examples=pick_pictures(pictures, answers_of(pictures, main_uri, config), config.train.seed),
+        records={name: run.records() for name, run in runs.items()},
+        versions={**manifest["versions"], "git commit": manifest["git_commit"]},
+    )
+    return metrics, write_picture_report(evidence)
+
+
+def label_stage(config: Config, pictures: PictureSet, model_uri: str) -> str:
+    """The likeliest labels of every test picture; the URI of their folder."""
+    uri = labels_uri(pictures, model_uri, config)
+    with bars("predict") as progress:
+        facts = predict_labels(pictures, model_uri, config, progress)
+    say("predict", f"{facts['pictures']:,} pictures in", uri)
+    return uri
+
+
+def show_pictures(config: Config, pictures: PictureSet, model_uri: str) -> None:
+    """A few test pictures, what they are and what is said of them."""
+    found = pick_pictures(pictures, answers_of(pictures, model_uri, config), config.train.seed, SHOWN)
+    table = Table(title="Some pictures", caption="drawn at random: right, wrong; then the surest mistakes")
+    for title in ("picture", "is", "said", "sure"):
+        table.add_column(title, justify="right" if title == "sure" else "left")
+    for some in (found.right, found.wrong, found.sure):
+        for one in some:
+            table.add_row(*_row(one))
+        table.add_section()
+    console.print(table)
+
+
+def _row(one: PictureExample) -> list[Text]:
+    mark = "✓" if one.is_right else "✗"
+    return [Text(cell) for cell in (one.key, one.label, f"{mark} {one.said}", f"{one.probability:.0%}")]
