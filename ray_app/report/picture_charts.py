@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 420, 46, 10, 26, 34
+WIDTH, LEFT, RIGHT, TOP = 420, 46, 24, 26
 SQUARE = WIDTH - LEFT - RIGHT
 COUNTS_HEIGHT, COUNTS_GAP = 60, 44
-CELL, MAX_NAMED, NAME_WIDTH = 14, 30, 150
+CELL, MAX_NAMED, NAME_WIDTH, NUMBER_WIDTH = 14, 30, 150, 44
 """Names stand at a matrix of up to so many classes; of larger ones, the numbers of the list beside it."""
 
 
@@ -43,7 +43,7 @@ def calibration_diagram(title: str, bins: dict[str, list[float]]) -> str:
     )
     said = "; ".join(f"{sure:.0%} sure: {right:.0%} right" for sure, right, _ in filled)
     return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {floor + 20}" role="img" aria-label="{escape(f"{title}: {said}")}">'
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {floor + 8}" role="img" aria-label="{escape(f"{title}: {said}")}">'
         f'<text class="label" x="{LEFT}" y="{TOP - 8}">right, by how sure</text>{marks}'
         f'<line class="phase" x1="{LEFT}" y1="{bottom}" x2="{LEFT + SQUARE}" y2="{TOP}"/>'
         f'<polyline class="line" points="{points}"/>{dots}'
@@ -67,7 +67,7 @@ def confusion_map(results: dict[str, Any], order: Sequence[int], breaks: Sequenc
     classes = results["classes"]
     place, size = {number: k for k, number in enumerate(order)}, len(order)
     named = size <= MAX_NAMED
-    margin = NAME_WIDTH if named else 26
+    margin = NAME_WIDTH if named else NUMBER_WIDTH
     cells = "".join(
         _cell(place[label], place[said], count / classes[label]["test"], margin, label == said)
         + f"<title>{escape(classes[label]['name'])} taken for {escape(classes[said]['name'])}: {count}</title></rect>"
@@ -105,9 +105,10 @@ def _title(number: int, place: int, name: str, margin: int, named: bool) -> str:
     if not named:
         if number % 5 and number != 1:
             return ""
+        center = margin + CELL * (place + 0.5)
         return (
-            f'<text x="{margin - 4}" y="{middle:.1f}" text-anchor="end">{number}</text>'
-            f'<text x="{margin + CELL * (place + 0.5):.1f}" y="{margin - 5}" text-anchor="middle">{number}</text>'
+            f'<text class="number" x="{margin - 6}" y="{middle + 3:.1f}" text-anchor="end">{number}</text>'
+            f'<text class="number" x="{center:.1f}" y="{margin - 8}" text-anchor="middle">{number}</text>'
         )
     shown = escape(name if len(name) <= 20 else f"{name[:19]}…")
     across = f"translate({middle:.1f} {margin - 5}) rotate(-90)"
