@@ -1,0 +1,127 @@
+"""Pictures decoded and resized through Ray Data beside a torch DataLoader, both with the same number of processes.
+
+    python benchmarks/picture_ingest.py --data 'FOLDER/*.parquet' [--processes 2] [--side 224] [--passes 3]
+
+FOLDER has parquet files with a column `image` of bytes. Each pass reads all files and hands every picture over as
+uint8 tensors in batches of 64; the two take turns. Prints pictures per second, seconds until the first batch (in the
+first pass that is with the start of the processes; the cluster runs already), and the ratio, Ray Data over DataLoader.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
+
+import door  # sets what Ray reads when it is imported
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ray_app.data.pixels import Views
+from ray_app.data.pool import map_parts
+from ray_app.storage import Storage
+from ray_app.train_config import TrainConfig
+
+BATCH = 64
+PIXELS = "pixels"
+
+
+class Pass(NamedTuple):
+    """One reading of everything."""
+
+    pictures: int
+    seconds: float
+    first_s: float
+
+
+def row_groups(paths: list[str]) -> list[str]:
+    """All row groups, as `PATH#NUMBER`: both sides are given the same pieces."""
+    return [f"{path}#{group}" for path in paths for group in range(pq.ParquetFile(path).num_row_groups)]
+
+
+def decoded(piece: str, views: Views) -> Iterator[torch.Tensor]:
+    """The pictures of a row group, `[n, 3, side, side]` uint8."""
+    path, _, group = piece.rpartition("#")
+    file = pq.ParquetFile(path)
+    for batch in file.iter_batches(BATCH, row_groups=[int(group)], columns=["image"], use_threads=False):
+        yield views[batch["image"].to_pylist(), 0]
+
+
+class Decoding:
+    """An actor of Ray Data."""
+
+    def __init__(self, side: int) -> None:
+        torch.set_num_threads(1)
+        self._views = Views(side)
+
+    def __call__(self, path: str) -> Iterator[pa.Table]:
+        """The pictures of a row group, each a list of pixels."""
+        for pictures in decoded(path, self._views):
+            flat = pa.array(pictures.numpy().reshape(-1))
+            yield pa.table({PIXELS: pa.FixedSizeListArray.from_arrays(flat, pictures[0].numel())})
+
+
+class Files(IterableDataset):  # type: ignore[type-arg]
+    """What the processes of a DataLoader read: each every n-th file."""
+
+    def __init__(self, paths: list[str], side: int) -> None:
+        self._paths, self._side = paths, side
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        torch.set_num_threads(1)
+        worker, views = get_worker_info(), Views(self._side)
+        for path in self._paths[worker.id :: worker.num_workers]:
+            yield from decoded(path, views)
+
+
+def through_ray(paths: list[str], side: int, processes: int) -> Iterator[torch.Tensor]:
+    for table in map_parts(paths, Decoding, {"side": side}, TrainConfig(num_workers=processes)):
+        flat = pa.concat_arrays(table[PIXELS].chunks).flatten().to_numpy()
+        yield torch.from_numpy(flat.reshape(-1, 3, side, side))
+
+
+def through_loader(paths: list[str], side: int, processes: int) -> Iterator[torch.Tensor]:
+    yield from DataLoader(Files(paths, side), batch_size=None, num_workers=processes)
+
+
+def timed(read: Callable[[], Iterator[torch.Tensor]]) -> Pass:
+    start, first, pictures, total = time.perf_counter(), 0.0, 0, 0
+    for batch in read():
+        first = first or time.perf_counter() - start
+        pictures += len(batch)
+        total += int(batch[:, :, 0, 0].sum())  # touched, as training would
+    assert total
+    return Pass(pictures, time.perf_counter() - start, first)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="a folder or glob of parquet files")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--passes", type=int, default=3)
+    args = parser.parse_args()
+    paths = [entry.uri for entry in Storage().list_files(args.data) if entry.uri.endswith(".parquet")]
+    ways = {"Ray Data": through_ray, "DataLoader": through_loader}
+    passes: dict[str, list[Pass]] = {name: [] for name in ways}
+    with door.connected():
+        for number in range(args.passes):
+            for name, way in ways.items():
+                passes[name].append(timed(partial(way, row_groups(paths), args.side, args.processes)))
+                print(number, name, passes[name][-1], file=sys.stderr, flush=True)
+    print(f"| {args.processes} processes, {args.side} px | pictures/s | seconds to the first batch |\n|---|---|---|")
+    for name, found in passes.items():
+        rates = ", ".join(f"{one.pictures / one.seconds:.0f}" for one in found)
+        print(f"| {name} | {rates} | {', '.join(f'{one.first_s:.1f}' for one in found)} |")
+    ratios = [ours.seconds / theirs.seconds for theirs, ours in zip(*passes.values(), strict=True)]
+    print(f"| Ray Data over DataLoader | {', '.join(f'{ratio:.2f}' for ratio in ratios)} | |")
+
+
+if __name__ == "__main__":
+    main()
