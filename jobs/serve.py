@@ -15,6 +15,7 @@ from argparse import ArgumentParser, Namespace
 from door import connected, run_with_options
 
 from ray_app.config import Config
+from ray_app.errors import ConfigError
 from ray_app.registry import Registry, RegistryError
 from ray_app.serving.keys import VARIABLE, is_loopback, new_key, read_keys
 from ray_app.storage import Storage
@@ -29,6 +30,8 @@ def main(config: Config, options: Namespace) -> None:
         key, line = new_key(options.new_key)
         print(f"key, shown once: {key}\nline for serve.api_keys_file or {VARIABLE}: {line}")
         return
+    if config.task.kind != "recommend":
+        raise ConfigError([f"task.kind: {config.task.kind} has no service yet; jobs/predict.py writes the labels"])
     settings = config.serve
     read_keys(settings, dict(os.environ))  # faults are told before Ray starts
     version = Registry(Storage.from_config(config.storage), config.name).production()[0].version

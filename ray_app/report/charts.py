@@ -8,7 +8,7 @@ Record = dict[str, float | str]
 Point = tuple[float, float]
 
 WIDTH, LEFT, RIGHT = 420, 52, 10
-PANEL_HEIGHT, PANEL_GAP, TOP, BOTTOM = 112, 30, 26, 30
+PANEL_HEIGHT, PANEL_GAP, TOP, BOTTOM = 112, 30, 26, 34
 
 
 def learning_curves(title: str, records: Sequence[Record], metric: str = "ndcg@10") -> str:
@@ -120,10 +120,10 @@ def _phases(epochs: Sequence[int], records: Sequence[Record], bottom: float) -> 
 def _epoch_axis(last_epoch: int, height: int) -> str:
     marks = [mark for mark in ticks(0, last_epoch) if mark <= last_epoch and mark == int(mark)]
     numbers = "".join(
-        f'<text class="tick" x="{_x(mark, last_epoch):.1f}" y="{height - 12}" text-anchor="middle">{mark:.0f}</text>'
+        f'<text class="tick" x="{_x(mark, last_epoch):.1f}" y="{height - 16}" text-anchor="middle">{mark:.0f}</text>'
         for mark in marks
     )
-    return numbers + f'<text class="tick" x="{WIDTH - RIGHT}" y="{height - 1}" text-anchor="end">epoch</text>'
+    return numbers + f'<text class="tick" x="{WIDTH - RIGHT}" y="{height - 4}" text-anchor="end">epoch</text>'
 
 
 def _x(epoch: float, last_epoch: int) -> float:

@@ -1,8 +1,10 @@
 """The pipeline of a classifier, from folders of pictures to a registered version and its labels."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pipeline
 import pytest
 import stages
@@ -16,6 +18,7 @@ from ray_app.models.backbones import build_backbone
 from ray_app.registry import Registry
 from ray_app.schema import LABELS_SCHEMA
 from ray_app.storage import Storage, join
+from ray_app.tasks.answers import PROBABILITIES, Answering, answers_of
 from ray_app.tasks.promotion import beats_version
 
 BACKBONE = "torchvision:resnet18"
@@ -69,11 +72,31 @@ def test_from_folders_to_a_registered_version(
     said = " ".join(capsys.readouterr().out.split())
     assert "60 of 61 pictures, 3 classes" in said
     assert "Some pictures" in said
+    answers_for_other_classes(config, version.uri)
     before = {file.uri: file.etag for file in storage.list_files(storage.root("colors"))}
     pipeline.main(config)
     assert {file.uri: file.etag for file in storage.list_files(storage.root("colors"))} == before
     with pytest.raises(Exception, match=r"top1 \+0\.0000.*not better beyond the interval"):
         beats_version(storage, version, version, config)
+
+
+def answers_for_other_classes(config: Config, model_uri: str) -> None:
+    """A class that the model does not know has no probability, and one that the set does not have is left out."""
+    pictures = stages.target_dataset(config)
+    assert isinstance(pictures, PictureSet)
+    own = answers_of(pictures, model_uri, config)
+    others = pictures.manifest.model_copy(update={"classes": ["red", "kiwi", "blue"]})
+    folder = join(pictures.storage.path, "other")
+    actor = Answering(replace(pictures, manifest=others), model_uri, config, folder)
+    for uri in pictures.uris("test"):
+        list(actor(uri))
+    files = pictures.storage.list_files(folder)
+    found = np.array(
+        [row for file in files for row in pictures.storage.read_table(file.uri)[PROBABILITIES].to_pylist()]
+    )
+    assert found[:, 1].max() == 0
+    blue, red = (pictures.manifest.classes.index(name) for name in ("blue", "red"))
+    assert found[:, [2, 0]] == pytest.approx(own.probabilities[:, [blue, red]], abs=1e-5)
 
 
 def test_sections_for_recommenders_are_refused(config: Config) -> None:
