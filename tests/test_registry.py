@@ -43,6 +43,14 @@ def test_a_version_holds_checkpoint_evidence_and_index(storage: Storage, tmp_pat
     assert version.dataset == "runs/shop/datasets/d"
 
 
+def test_a_version_goes_by_the_metric_of_its_evaluation(tmp_path: Path):
+    storage = Storage(path=str(tmp_path / "storage"))
+    means = {"fine-tuned": {"top1": {"mean": 0.8}}, "popular": {"top1": {"mean": 0.6}, "ece": {"mean": 0.1}}}
+    version = register(storage, b"one", tmp_path, METRICS | {"metric": "top1", "metrics": means})
+    assert (version.metric, version.summary) == ("top1", {"fine-tuned": 0.8, "popular": 0.6})
+    assert register(storage, b"two", tmp_path).metric == "ndcg@10"  # an evaluation that does not say
+
+
 def test_the_same_is_found_and_other_evidence_is_another_version(storage: Storage, tmp_path: Path):
     registry = Registry(storage, "shop")
     first = register(storage, b"one", tmp_path)
