@@ -1,0 +1,161 @@
+"""Ways to fine-tune a classifier of pictures, compared on the same pictures: what to use when.
+
+    python benchmarks/strategies.py --config jobs/configs/grocery.yaml --shares 0.15 1.0 --seeds 0 1 2 \
+        data.events='FOLDER/[!c]*.parquet' classifier.weights=FILE [key=value ...]
+
+Plain loop, one process, no Ray. Full fine-tuning is tried at each of `--rates` times the configured rate, and the one
+that validation likes best is reported, so that it is compared at its own best. One JSON line per run: accuracy on the
+test part, by label and by group, and the CPU seconds it took, features included. `--cache` instead times one epoch on a
+frozen backbone, from the cache and without it.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ray_app.config import Config, load_config, with_values
+from ray_app.content.picture_features import cached_features, compute
+from ray_app.content.pretrained import settled
+from ray_app.data.picture_set import PictureSet
+from ray_app.data.picture_shard import PictureShard, bytes_of, share_of
+from ray_app.data.pictures import prepare_pictures
+from ray_app.schedule import ParamGroup, Phase, Schedule
+from ray_app.storage import Storage
+from ray_app.tasks.classifier import TrainedClassifier
+from ray_app.tasks.classify import ClassifyTask, build_task
+from ray_app.training.loop import LoopSettings, fit
+from ray_app.training.world import World
+from ray_app.tuning.strategies import schedule_of
+
+BACKBONE = r"^backbone\."
+WISE = (0.3, 0.5, 0.7, 0.9)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one training."""
+
+    task: ClassifyTask
+    validation: float
+    cpu_s: float
+
+
+def strategies(config: Config, rates: list[float]) -> dict[str, list[tuple[Config, Schedule]]]:
+    """By name, the trainings among which validation chooses."""
+    schedule = config.schedule
+    head, full = schedule.phases[0], schedule.phases[-1]
+    free = schedule.model_copy(update={"phases": (head, full.model_copy(update={"l2_sp": 0.0}))})
+    alone = full.model_copy(update={"l2_sp": 0.0})
+    scratch = with_values(config, {"classifier.weights": None})
+    everything = Phase(name="scratch", epochs=full.epochs, learning_rate=full.learning_rate, decay="cosine")
+    found = {
+        "linear_probe": [(config, schedule.model_copy(update={"phases": (head,)}))],
+        "full": [(config, _only(alone.model_copy(update={"learning_rate": full.learning_rate * r}))) for r in rates],
+        "two_phase": [(config, free)],
+        "two_phase_l2_sp": [(config, schedule)],
+        "wise": [(config, schedule.model_copy(update={"wise": WISE}))],
+        "scratch": [(scratch, _only(everything))],
+    }
+    for name in ("gradual", "surgical_first", "surgical_middle", "surgical_last"):
+        found[name] = [(config, schedule_of(name, config))]
+    return found
+
+
+def _only(phase: Phase) -> Schedule:
+    return Schedule(phases=(phase,))
+
+
+def train(pictures: PictureSet, config: Config, schedule: Schedule) -> Outcome:
+    """One training with the plain loop."""
+    began = time.process_time()
+    features = cached_features(pictures, config)
+    if features is not None:
+        compute(features, config)
+    task = build_task(config, pictures, features)
+    settings = LoopSettings(seed=config.train.seed, bf16=config.train.precision == "bf16")
+    progress = fit(task, schedule, settings, World.current(), lambda *_: None)
+    last = progress.best if progress.best is not None else task.validate()["top1"][0] / pictures.size("validation")
+    return Outcome(task, last, time.process_time() - began)
+
+
+def test_accuracy(pictures: PictureSet, outcome: Outcome, config: Config) -> dict[str, float]:
+    """Of the test part, by label and by group through the label."""
+    assert config.classifier is not None
+    trained = TrainedClassifier(outcome.task.model, pictures.manifest.classes, config.classifier)
+    shard = PictureShard(share_of(pictures, "test", 0, 1), lambda rows: bytes_of(pictures, rows))
+    rows = list(shard.in_order(256))
+    guessed = np.concatenate([trained.probabilities(one.values.tolist()).argmax(1) for one in rows])
+    labels = np.concatenate([one.labels for one in rows])
+    found = {"top1": float(np.mean(guessed == labels))}
+    if pictures.manifest.group_of_class is not None:
+        group = np.array(pictures.manifest.group_of_class)
+        found["group"] = float(np.mean(group[guessed] == group[labels]))
+    return found
+
+
+def compare(config: Config, shares: list[float], seeds: list[int], names: list[str], rates: list[float]) -> None:
+    """Print a line for each share, seed and strategy."""
+    storage = Storage.from_config(config.storage)
+    for share, seed in ((share, seed) for share in shares for seed in seeds):
+        of = with_values(config, {"pictures.train_share": share, "train.seed": seed})
+        pictures = prepare_pictures(storage, of.name, of)
+        for name, trainings in strategies(of, rates).items():
+            if names and name not in names:
+                continue
+            outcomes = [(train(pictures, *training), training) for training in trainings]
+            best, (chosen, schedule) = max(outcomes, key=lambda pair: pair[0].validation)
+            record = {"share": share, "seed": seed, "strategy": name, "pictures": pictures.size("train")}
+            record |= test_accuracy(pictures, best, chosen) | {"validation": best.validation, "cpu_s": best.cpu_s}
+            print(json.dumps(record | {"learning_rate": schedule.phases[-1].learning_rate}), flush=True)
+
+
+def time_epochs(config: Config) -> None:
+    """CPU seconds of one epoch of the head on a frozen backbone, from the cache and without it."""
+    pictures = prepare_pictures(Storage.from_config(config.storage), config.name, config)
+    features = cached_features(pictures, config)
+    assert features is not None
+    compute(features, config)
+    seconds = {}
+    for name, kept in (("cached", features), ("naive", None)):
+        task = build_task(config, pictures, kept)
+        head = Phase(name="head", epochs=1, groups=(ParamGroup(match=BACKBONE, rate="frozen"), ParamGroup(match=".*")))
+        seconds[name] = min(_timed(lambda task=task, head=head: _epoch(task, head, config)) for _ in range(2))
+    print(json.dumps({"cpu_s": seconds, "ratio": seconds["naive"] / seconds["cached"]}))
+
+
+def _epoch(task: ClassifyTask, phase: Phase, config: Config) -> None:
+    fit(task, _only(phase), LoopSettings(bf16=config.train.precision == "bf16"), World.current(), lambda *_: None)
+
+
+def _timed(work: Callable[[], None]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.15, 1.0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--strategies", nargs="+", default=[])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.3, 1.0, 3.0])
+    parser.add_argument("--cache", action="store_true")
+    parser.add_argument("overrides", nargs="*")
+    args = parser.parse_args()
+    config = settled(load_config(args.config, args.overrides))
+    torch.set_num_threads(config.train.cpus_per_worker)
+    if args.cache:
+        time_epochs(config)
+    else:
+        compare(config, args.shares, args.seeds, args.strategies, args.rates)
+
+
+if __name__ == "__main__":
+    main()
