@@ -50,11 +50,12 @@ def answering(script: Script) -> Iterator[tuple[str, list[Any]]]:
 
 
 def test_what_fails_on_the_way_is_sent_again_and_counts_once():
-    script: Script = [(503, {}, {"retry-after": "0"}), (0, {}, {}), (200, {"accepted": 1}, {})]
+    breaks_off = {"content-length": "100"}
+    script: Script = [(503, {}, {"retry-after": "0"}), (0, {}, {}), (200, {}, breaks_off), (200, {"accepted": 1}, {})]
     with answering(script) as (url, heard):
         answer = Client(url, "secret").post_events([{"user_id": 1, "item_id": 2}, {"event_id": "own", "user_id": 1}])
     assert answer == {"accepted": 1}
-    assert heard[0] == heard[1] == heard[2]
+    assert heard[0] == heard[1] == heard[2] == heard[3]
     assert heard[0][1] == "Bearer secret"
     first, second = heard[0][2]["events"]
     assert len(first["event_id"]) == 32
