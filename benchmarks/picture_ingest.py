@@ -20,13 +20,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
 import door  # sets what Ray reads when it is imported
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ray_app.data.pixels import Views
-from ray_app.data.pool import map_parts
 from ray_app.storage import Storage
-from ray_app.train_config import TrainConfig
 
 BATCH = 64
 PIXELS = "pixels"
@@ -53,16 +52,11 @@ def decoded(piece: str, views: Views) -> Iterator[torch.Tensor]:
         yield views[batch["image"].to_pylist(), 0]
 
 
-class Decoding:
-    """An actor of Ray Data."""
-
-    def __init__(self, side: int) -> None:
-        torch.set_num_threads(1)
-        self._views = Views(side)
-
-    def __call__(self, path: str) -> Iterator[pa.Table]:
-        """The pictures of a row group, each a list of pixels."""
-        for pictures in decoded(path, self._views):
+def decode_pieces(side: int, pieces: pa.Table) -> Iterator[pa.Table]:
+    """What a task of Ray Data does: its process stays for the tasks after it, and what it imported with it."""
+    torch.set_num_threads(1)
+    for piece in pieces["piece"].to_pylist():
+        for pictures in decoded(piece, Views(side)):
             flat = pa.array(pictures.numpy().reshape(-1))
             yield pa.table({PIXELS: pa.FixedSizeListArray.from_arrays(flat, pictures[0].numel())})
 
@@ -81,8 +75,16 @@ class Files(IterableDataset):  # type: ignore[type-arg]
 
 
 def through_ray(paths: list[str], side: int, processes: int) -> Iterator[torch.Tensor]:
-    for table in map_parts(paths, Decoding, {"side": side}, TrainConfig(num_workers=processes)):
-        flat = pa.concat_arrays(table[PIXELS].chunks).flatten().to_numpy()
+    pieces = ray.data.from_items([{"piece": path} for path in paths], override_num_blocks=len(paths))
+    tables = pieces.map_batches(
+        partial(decode_pieces, side),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.TaskPoolStrategy(size=processes),
+    )
+    tables.context.enable_progress_bars = False
+    for table in tables.iter_batches(batch_size=None, batch_format="pyarrow"):
+        flat = pa.concat_arrays(table[PIXELS].chunks).flatten().to_numpy().copy()
         yield torch.from_numpy(flat.reshape(-1, 3, side, side))
 
 
