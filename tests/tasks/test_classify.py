@@ -24,15 +24,20 @@ HEAD = Phase(name="head", epochs=8, learning_rate=0.03, groups=FROZEN)
 FULL = Phase(name="full", epochs=2, learning_rate=0.001, l2_sp=0.1)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A file of weights of torchvision's own names."""
+def weights_of(network: str, folder: Path) -> str:
+    """A file of weights by torchvision's own names."""
     import torchvision
 
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "network.safetensors"
-    save_file(torchvision.models.shufflenet_v2_x0_5().state_dict(), path)
+    path = folder / f"{network}.safetensors"
+    save_file(torchvision.models.get_model(network, weights=None).state_dict(), path)
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of a small network; what it sees without training is too faint to learn by."""
+    return weights_of("shufflenet_v2_x0_5", tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +71,8 @@ def run(task: ClassifyTask, *phases: Phase) -> list[dict[str, float | str]]:
     return fit(task, Schedule(phases=phases), LoopSettings(), World.current(), lambda *_: None).records
 
 
-def test_two_phases_learn_colors(pictures: PictureSet, weights: str) -> None:
-    of = config(weights)
+def test_two_phases_learn_colors(pictures: PictureSet, tmp_path: Path) -> None:
+    of = config(weights_of("resnet18", tmp_path), backbone="torchvision:resnet18")
     task = build_task(of, pictures, computed(pictures, of))
     start, *records = run(task, HEAD, FULL)
     assert start["val/top1"] == pytest.approx(1 / 3)  # a new head knows nothing

@@ -60,9 +60,9 @@ class Pictures(nn.Module):
         return nn.Sequential(nn.Linear(4, 4), *norms, nn.Dropout(0.5))
 
 
-def ready(*groups: ParamGroup) -> Pictures:
-    model = Pictures().train()
-    freeze(model, assign_rates(model, Phase(name="x", epochs=1, groups=(*groups, ParamGroup(match=".*")))))
+def ready(*groups: ParamGroup, keep_statistics: bool = False) -> Pictures:
+    model, phase = Pictures().train(), Phase(name="x", epochs=1, groups=(*groups, ParamGroup(match=".*")))
+    freeze(model, assign_rates(model, phase), keep_statistics=keep_statistics)
     return model
 
 
@@ -82,6 +82,18 @@ def test_norm_layers_of_frozen_blocks_keep_their_statistics() -> None:
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.rpartition(".")[0] for name in moved} == {"backbone.1.1", "backbone.1.2"}
     assert [model.backbone[place][3].training for place in (0, 1)] == [True, True]
+
+
+def test_a_backbone_that_is_trained_may_keep_its_statistics() -> None:
+    model = ready(keep_statistics=True)
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model.backbone(torch.randn(32, 4) + 1).sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    assert all(parameter.grad is not None for parameter in model.backbone.parameters())
+    assert [model.backbone[place][3].training for place in (0, 1)] == [True, True]  # dropout goes on
+    model = ready()
+    model.backbone(torch.randn(32, 4) + 1)
+    assert not all(torch.equal(value, before[name]) for name, value in model.named_buffers())
 
 
 def test_a_frozen_sequence_model_keeps_its_dropout() -> None:
