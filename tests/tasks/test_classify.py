@@ -21,7 +21,7 @@ from ray_app.training.world import World
 
 FROZEN = (ParamGroup(match="^backbone", rate="frozen"), ParamGroup(match="^head"))
 HEAD = Phase(name="head", epochs=8, learning_rate=0.03, groups=FROZEN)
-FULL = Phase(name="full", epochs=2, learning_rate=0.001, l2_sp=0.1)
+FULL = Phase(name="full", epochs=2, learning_rate=1e-4, l2_sp=0.1, keep_statistics=True)
 
 
 def weights_of(network: str, folder: Path) -> str:

@@ -52,7 +52,7 @@ class Pictures(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.backbone = nn.Sequential(*(self.block() for _ in range(2)))
-        self.head = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+        self.head = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.BatchNorm1d(4, affine=False))
 
     @staticmethod
     def block() -> nn.Module:
@@ -84,15 +84,15 @@ def test_norm_layers_of_frozen_blocks_keep_their_statistics() -> None:
     assert [model.backbone[place][3].training for place in (0, 1)] == [True, True]
 
 
-def test_a_backbone_that_is_trained_may_keep_its_statistics() -> None:
+def test_what_is_trained_may_keep_its_statistics() -> None:
     model = ready(keep_statistics=True)
     before = {name: value.clone() for name, value in model.named_buffers()}
-    model.backbone(torch.randn(32, 4) + 1).sum().backward()
+    model.head(model.backbone(torch.randn(32, 4) + 1)).square().sum().backward()
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
-    assert all(parameter.grad is not None for parameter in model.backbone.parameters())
+    assert all(parameter.grad is not None for parameter in model.parameters())
     assert [model.backbone[place][3].training for place in (0, 1)] == [True, True]  # dropout goes on
     model = ready()
-    model.backbone(torch.randn(32, 4) + 1)
+    model.head(model.backbone(torch.randn(32, 4) + 1))
     assert not all(torch.equal(value, before[name]) for name, value in model.named_buffers())
 
 
