@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validat
 from ray_app.data_config import ContentConfig, DataConfig, Positive
 from ray_app.errors import ConfigError
 from ray_app.faults import describe
-from ray_app.picture_config import ClassifierConfig, PicturesConfig
+from ray_app.picture_config import ChooseConfig, ClassifierConfig, PicturesConfig
 from ray_app.schedule import Schedule, ScratchSchedule, Section, from_scratch
 from ray_app.serve_config import ServeConfig
 from ray_app.train_config import ModelConfig, RankerConfig, TrainConfig
@@ -115,6 +115,8 @@ class Config(Section):
     """What `data.events` holds when the task is classify."""
     classifier: ClassifierConfig | None = None
     """The network when the task is classify."""
+    choose: ChooseConfig | None = None
+    """Other networks that it could be."""
     model: ModelConfig = ModelConfig()
     schedule: Schedule = Schedule()
     train: TrainConfig = TrainConfig()
@@ -138,6 +140,8 @@ class Config(Section):
         for name, section in (("pictures", self.pictures), ("classifier", self.classifier)):
             if (section is not None) != (self.task.kind == "classify"):
                 raise ValueError(f"task.kind: classify and the section {name} go together: give both or neither")
+        if self.choose is not None and self.task.kind != "classify":
+            raise ValueError("choose is for task.kind: classify, since its candidates are backbones of a classifier")
         if self.task.kind == "classify" and (self.pretrain is not None or self.tune is not None):
             raise ValueError(
                 "pretrain and tune are for task.kind: recommend; classifier.weights are the pretrained ones"

@@ -9,6 +9,10 @@ from ray_app.schedule import Section
 
 Side = Annotated[int, Field(ge=32, le=1024)]
 """Pixels."""
+BackboneName = Annotated[str, Field(pattern=r"^(torchvision|timm):[A-Za-z0-9_.\-/]+$")]
+"""`torchvision:` or `timm:` and the name of a classifier of that library."""
+PRETRAINED = "pretrained"
+"""Weights that the library of a backbone offers."""
 
 
 class PictureColumns(Section):
@@ -71,9 +75,9 @@ class HeadConfig(Section):
 class ClassifierConfig(Section):
     """A pretrained network with a new head, and what it is shown."""
 
-    backbone: Annotated[str, Field(pattern=r"^(torchvision|timm):[A-Za-z0-9_.\-/]+$")] = "torchvision:resnet50"
+    backbone: BackboneName = "torchvision:resnet50"
     """`torchvision:` or `timm:` and the name of a classifier of that library."""
-    weights: str | None = "pretrained"
+    weights: str | None = PRETRAINED
     """A safetensors file or folder, local or s3://; `pretrained`: what the library offers; unset: random."""
     head: HeadConfig = HeadConfig()
     size: Side = 224
@@ -95,3 +99,18 @@ class ClassifierConfig(Section):
         if (self.augment.mixup or self.augment.cutmix) and self.batch_size < 2:
             raise ValueError("mixup and cutmix need a batch_size of at least 2")
         return self
+
+
+class Candidate(Section):
+    """A backbone that may suit the pictures, shown to them as `classifier` says."""
+
+    backbone: BackboneName
+    weights: str = PRETRAINED
+    """As `classifier.weights`."""
+
+
+class ChooseConfig(Section):
+    """Backbones that `jobs/choose.py` ranks for the pictures."""
+
+    candidates: tuple[Candidate, ...] = ()
+    """At least two."""

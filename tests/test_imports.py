@@ -21,7 +21,7 @@ FLOORS = (
     ("storage", "local_files", "s3_errors", "s3_files"),
     ("data",),
     ("models",),
-    ("metrics", "classification_metrics", "baselines"),
+    ("metrics", "classification_metrics", "baselines", "transferability"),
     ("checkpoint",),
     ("registry",),
     ("content", "evidence"),

@@ -34,9 +34,14 @@ def fit_probes(train: tuple[Vectors, Labels], validation: tuple[Vectors, Labels]
     vectors, labels = train
     return {
         "nearest_centroid": _likeliest((_Centroids(vectors, labels, t) for t in TEMPERATURES), validation),
-        "knn": _likeliest((_Neighbors(vectors, labels, k) for k in NEIGHBORS), validation),
+        "knn": fit_neighbors(train, validation),
         "logistic_regression": _likeliest((_logistic(vectors, labels, c) for c in STRENGTHS), validation),
     }
+
+
+def fit_neighbors(train: tuple[Vectors, Labels], validation: tuple[Vectors, Labels]) -> Probe:
+    """Nearest neighbors, as many as suit the validation part best."""
+    return _likeliest((_Neighbors(*train, k) for k in NEIGHBORS), validation)
 
 
 def _likeliest(probes: Iterable[Probe], validation: tuple[Vectors, Labels]) -> Probe:

@@ -15,12 +15,11 @@ from ray_app.config import Config, fingerprint
 from ray_app.data.pixels import Views
 from ray_app.errors import ConfigError
 from ray_app.models.backbones import Backbone, UnknownBackboneError, WeightsError, build_backbone
-from ray_app.picture_config import ClassifierConfig
+from ray_app.picture_config import PRETRAINED, ClassifierConfig
 from ray_app.storage import Storage, join
 from ray_app.uri import scheme
 
 Module = TypeVar("Module", bound=nn.Module)
-PRETRAINED = "pretrained"
 MODEL_FILE = "model.safetensors"
 OURS = "backbone.network."
 """What stands before the names of a backbone's weights in our own checkpoints."""
