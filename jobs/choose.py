@@ -37,11 +37,12 @@ def rank_candidates(config: Config, candidates: tuple[Candidate, ...], pictures:
                 judged[candidate] = judge(pictures, with_candidate(config, candidate), progress)
         except UserError as error:
             failed[candidate] = str(error)
+    reasons = [f"cannot be judged: {candidate.backbone}: {reason}" for candidate, reason in failed.items()]
     if not judged:
-        reasons = [f"{candidate.backbone}: {reason}" for candidate, reason in failed.items()]
-        raise ConfigError(["choose.candidates: none can be judged", *reasons])
-    console.print(candidates_table(judged, failed))
-    console.print(advice(judged), highlight=False, soft_wrap=True, markup=False)
+        raise ConfigError(["choose.candidates: none is left", *reasons])
+    console.print(candidates_table(judged))
+    for line in (*reasons, advice(judged)):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

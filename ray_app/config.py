@@ -187,7 +187,7 @@ def load_config(
     except TreeError as error:
         raise ConfigError([f"{path}: {error}"]) from None
     if section is not None and raw.get(section) is None:
-        raw[section] = {}
+        overrides = [f"{section}={{}}", *overrides]  # the others may give what it needs
     config = parse_config(raw)
     return apply_overrides(config, overrides) if overrides else config
 

@@ -170,6 +170,15 @@ def test_a_job_may_begin_a_section_that_its_file_leaves_out(tmp_path: Path, text
     assert (tune.num_trials, tune.seed) == (3, 7 if "seed" in text else 0)
 
 
+def test_a_section_that_a_job_begins_is_checked_with_all_that_is_given() -> None:
+    given = ["task.kind=classify", "pictures={}", "classifier={}", "choose.candidates=[{backbone: 'timm:a'}]"]
+    choose = load_config(None, given, section="choose").choose
+    assert choose is not None
+    assert [(one.backbone, one.weights) for one in choose.candidates] == [("timm:a", "pretrained")]
+    with pytest.raises(ConfigError, match=r"choose is for task\.kind: classify"):
+        load_config(None, section="choose")
+
+
 # --- overrides
 
 

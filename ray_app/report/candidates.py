@@ -12,9 +12,9 @@ _BYTES = 4
 """Of a parameter."""
 
 
-def candidates_table(judged: Mapping[Candidate, Judgement], failed: Mapping[Candidate, str]) -> Table:
-    """The likeliest to transfer first; then those that could not be judged, with the reason."""
-    caption = "LogME and H-score of the train part, kNN right on the validation part; time of the backbone alone"
+def candidates_table(judged: Mapping[Candidate, Judgement]) -> Table:
+    """The likeliest to transfer first."""
+    caption = "kNN: right on the validation part; time: through the backbone alone; MB: its parameters in 32 bits"
     table = Table(title="Candidates", caption=caption)
     table.add_column("backbone", overflow="fold")
     for title in ("LogME", "H-score", "kNN", "ms a picture", "MB", "features"):
@@ -23,10 +23,7 @@ def candidates_table(judged: Mapping[Candidate, Judgement], failed: Mapping[Cand
         one = judged[candidate]
         cells = [f"{one.logme:.4f}", f"{one.h_score:.2f}", f"{one.knn:.1%}", f"{1000 * one.picture_s:.1f}"]
         cells += [f"{_BYTES * one.num_parameters / 1e6:.1f}", f"{one.dim:,}"]
-        table.add_row(_named(candidate), *cells, style=None if number else "bold")
-    table.add_section()
-    for candidate, reason in failed.items():
-        table.add_row(Text.assemble(_named(candidate), "\n", (reason, "red")))
+        table.add_row(Text(f"{candidate.backbone}\n  {candidate.weights}"), *cells, style=None if number else "bold")
     return table
 
 
@@ -43,7 +40,3 @@ def advice(judged: Mapping[Candidate, Judgement]) -> str:
     if judged[rival].knn > judged[best].knn:
         told += f"\nnote: {rival.backbone} is ahead by nearest neighbors: train both before you settle"
     return told
-
-
-def _named(candidate: Candidate) -> Text:
-    return Text(f"{candidate.backbone}\n  {candidate.weights}")

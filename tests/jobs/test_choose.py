@@ -1,0 +1,113 @@
+"""Candidates of random weights, and one of none, judged on pictures of three colors."""
+
+import json
+from pathlib import Path
+
+import choose
+import pytest
+import torch
+from pictures import picture_set
+from safetensors.torch import save_file
+
+from ray_app.config import Config, parse_config
+from ray_app.content.candidates import with_candidate
+from ray_app.content.picture_features import probe_features
+from ray_app.data.picture_set import PictureSet
+from ray_app.errors import ConfigError, DataError
+from ray_app.models.backbones import build_backbone
+from ray_app.picture_config import Candidate
+from ray_app.report.candidates import advice
+from ray_app.transferability import h_score, logme
+
+SEEING, OTHER = "torchvision:resnet18", "torchvision:squeezenet1_1"
+
+
+def weights_of(backbone: str, path: Path, scale: float = 1.0) -> Candidate:
+    torch.manual_seed(0)
+    values = build_backbone(backbone).network.state_dict()
+    save_file({name: value * scale if value.is_floating_point() else value for name, value in values.items()}, path)
+    return Candidate(backbone=backbone, weights=str(path))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> PictureSet:
+    return picture_set(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    classifier = {"backbone": SEEING, "weights": None, "size": 32, "batch_size": 16}
+    return parse_config({"task": {"kind": "classify"}, "pictures": {}, "classifier": classifier})
+
+
+def kept(pictures: PictureSet) -> dict[str, tuple[str, dict[str, float]]]:
+    files = pictures.storage.list_files(f"{pictures.uri}/choices/*.json")
+    return {file.uri: (file.etag, json.loads(pictures.storage.read_bytes(file.uri))) for file in files}
+
+
+def test_candidates_are_ranked_by_what_they_see(
+    pictures: PictureSet, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blind = weights_of(SEEING, tmp_path / "blind.safetensors", scale=0.0)
+    seeing = weights_of(SEEING, tmp_path / "seeing.safetensors")
+    other = weights_of(OTHER, tmp_path / "other.safetensors")
+    missing = Candidate(backbone=OTHER, weights=str(tmp_path / "missing.safetensors"))
+    candidates = (blind, missing, seeing, other)
+    choose.rank_candidates(config, candidates, pictures)
+    said = capsys.readouterr().out
+    assert f"cannot be judged: {OTHER}: {missing.weights}: does not exist" in said
+    found = kept(pictures)
+    assert len(found) == 3
+    of_seeing = probe_features(pictures, with_candidate(config, seeing)).part("train")
+    judged = [one for _, one in found.values()]
+    [ours] = [one for one in judged if one["logme"] == logme(*of_seeing)]
+    best = max(judged, key=lambda one: one["logme"])
+    [worst] = [one for one in judged if one["h_score"] == 0]
+    assert worst["knn"] == pytest.approx(1 / 3)
+    assert worst["logme"] == min(one["logme"] for one in judged) < ours["logme"]
+    assert ours["h_score"] == h_score(*of_seeing)
+    assert (ours["dim"], ours["num_parameters"]) == (512, 11_176_512)
+    assert ours["knn"] > 0.6
+    assert 0 < ours["picture_s"] < 5
+    order = [said.index(f"{one['logme']:.4f}") for one in sorted(judged, key=lambda one: -one["logme"])]
+    assert order == sorted(order)
+    named = seeing if best is ours else other
+    assert f"take classifier.backbone={named.backbone} classifier.weights={named.weights}\n" in said
+    choose.rank_candidates(config, candidates, pictures)
+    assert capsys.readouterr().out == said
+    assert kept(pictures) == found
+
+
+def test_none_that_can_be_judged_is_an_error_of_the_user(pictures: PictureSet, config: Config, tmp_path: Path) -> None:
+    wrong = weights_of(OTHER, tmp_path / "wrong.safetensors").model_copy(update={"backbone": SEEING})
+    unknown = Candidate(backbone="torchvision:resnet19")
+    with pytest.raises(ConfigError) as caught:
+        choose.rank_candidates(config, (wrong, unknown), pictures)
+    first, *reasons = caught.value.faults
+    assert (first, len(reasons)) == ("choose.candidates: none is left", 2)
+    assert f"{SEEING}: {wrong.weights}: does not fit" in reasons[0]
+    assert "torchvision has no classifier 'resnet19'" in reasons[1]
+
+
+def test_features_that_overflow_are_no_ground_to_judge_by(pictures: PictureSet, config: Config, tmp_path: Path) -> None:
+    loud = weights_of(OTHER, tmp_path / "loud.safetensors", scale=50.0)
+    with pytest.raises(DataError, match="not finite in 16 bits"):
+        choose.judge(pictures, with_candidate(config, loud))
+
+
+@pytest.mark.parametrize("given", [None, {}, {"candidates": [{"backbone": OTHER}] * 2}])
+def test_a_choice_needs_two(config: Config, given: object) -> None:
+    asked = parse_config(config.model_dump() | {"choose": given})
+    with pytest.raises(ConfigError, match=r"choose\.candidates: name at least two"):
+        choose.main(asked)
+
+
+def test_neighbors_that_disagree_are_told() -> None:
+    first, second = Candidate(backbone=SEEING), Candidate(backbone=OTHER)
+    one = choose.Judgement(logme=1, h_score=1, knn=0.5, picture_s=1, num_parameters=1, dim=1)
+    other = one.model_copy(update={"logme": 0.5, "knn": 0.6})
+    assert advice({second: other, first: one}).splitlines() == [
+        f"take classifier.backbone={SEEING} classifier.weights=pretrained",
+        f"note: {OTHER} is ahead by nearest neighbors: train both before you settle",
+    ]
+    assert "note" not in advice({second: other.model_copy(update={"knn": 0.5}), first: one})
