@@ -82,4 +82,5 @@ def _projected(features: Values, targets: Values) -> tuple[Values, Values]:
 def _evidence(left: Values, found: Values, rest: Values, num_rows: int) -> Values:
     """Log evidence of each class per row, at the best beta for this ratio."""
     beta = num_rows / (rest + (left * found**2).sum(axis=0))
-    return (np.log(beta / (2 * np.pi)) - 1) / 2 + np.log(left).sum(axis=0) / (2 * num_rows)
+    evidence: Values = (np.log(beta / (2 * np.pi)) - 1) / 2 + np.log(left).sum(axis=0) / (2 * num_rows)
+    return evidence
