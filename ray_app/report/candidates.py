@@ -14,10 +14,10 @@ _BYTES = 4
 
 def candidates_table(judged: Mapping[Candidate, Judgement]) -> Table:
     """The likeliest to transfer first."""
-    caption = "kNN: right on the validation part; time: through the backbone alone; MB: its parameters in 32 bits"
+    caption = "kNN: right on validation; ms: of a picture through the backbone; MB: its parameters in 32 bits"
     table = Table(title="Candidates", caption=caption)
     table.add_column("backbone", overflow="fold")
-    for title in ("LogME", "H-score", "kNN", "ms a picture", "MB", "features"):
+    for title in ("LogME", "H-score", "kNN", "ms", "MB", "features"):
         table.add_column(title, justify="right")
     for number, candidate in enumerate(ranked(judged)):
         one = judged[candidate]
