@@ -63,6 +63,7 @@ def picture_run(config: Config, pictures: PictureSet) -> Run:
 
 def picture_scratch_run(config: Config, pictures: PictureSet) -> Run:
     """The same network from random weights: what fine-tuning must beat."""
+    config = settled(config)
     assert config.classifier is not None
     unset = config.classifier.model_copy(update={"weights": None})
     config = config.model_copy(update={"classifier": unset})

@@ -9,8 +9,7 @@ from ray_app.schedule import Section
 
 Side = Annotated[int, Field(ge=32, le=1024)]
 """Pixels."""
-BackboneName = Annotated[str, Field(pattern=r"^(torchvision|timm):[A-Za-z0-9_.\-/]+$")]
-"""`torchvision:` or `timm:` and the name of a classifier of that library."""
+BackboneName = Annotated[str, Field(pattern=r"^((torchvision|timm):[A-Za-z0-9_.\-/]+|hf:.+)$")]
 PRETRAINED = "pretrained"
 """Weights that the library of a backbone offers."""
 
@@ -76,9 +75,11 @@ class ClassifierConfig(Section):
     """A pretrained network with a new head, and what it is shown."""
 
     backbone: BackboneName = "torchvision:resnet50"
-    """`torchvision:` or `timm:` and the name of a classifier of that library."""
+    """`torchvision:` or `timm:` and the name of a classifier of that library; `hf:` and a vision encoder of the
+    transformers library: a folder, an s3:// folder, or an id of the hub."""
     weights: str | None = PRETRAINED
-    """A safetensors file or folder, local or s3://; `pretrained`: what the library offers; unset: random."""
+    """A safetensors file or folder, local or s3://; `pretrained`: what the library offers, or the folder of an `hf:`
+    encoder holds; unset: random."""
     head: HeadConfig = HeadConfig()
     size: Side = 224
     """Side of the square that training shows."""
@@ -93,6 +94,14 @@ class ClassifierConfig(Section):
     cached_views: Annotated[int, Field(ge=0)] = 1
     """While the backbone is frozen, its outputs are computed once: of each picture as it is (1), or of so many
     augmented views. 0: computed in each epoch anew."""
+
+    @model_validator(mode="after")
+    def _encoders_bring_their_weights(self) -> Self:
+        if self.backbone.startswith("hf:") and self.weights not in (None, "pretrained"):
+            raise ValueError(
+                "weights of an hf: backbone are those in its folder: `pretrained`, or unset for random ones"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mixes_leave_labels_whole(self) -> Self:

@@ -1,9 +1,8 @@
 """Texts -> vectors of length 1, by a pretrained encoder of the transformers library."""
 
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ray_app.checkpoint import fetched
 from ray_app.config import fingerprint
+from ray_app.content.model_folder import absolute, hashes_of, model_folder
 from ray_app.data_config import ContentConfig
 from ray_app.errors import ConfigError, DataError
 from ray_app.storage import Storage
-from ray_app.uri import scheme
 
-READ_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "1_Pooling/*.json")
-"""Of an encoder's folder: weights (no pickle), tokenizer, and how the vectors of tokens become that of the text."""
 TOKENS_PER_BATCH = 2048
 """Fits a core's cache: batches of 1,024 and of 8,192 tokens took a sixth longer."""
 _VERSION = 1
@@ -71,38 +67,19 @@ class TextEncoder:
         return functional.normalize(pooled, dim=1).half().cpu()
 
 
-@contextmanager
-def encoder_folder(storage: Storage, content: ContentConfig) -> Iterator[Path]:
-    """The files of the configured encoder in a local folder, for as long as the context lasts.
-
-    Raises:
-        ConfigError: there is no such encoder.
-        StorageError: it cannot be fetched.
-    """
-    name = content.text.removeprefix("hf:")
-    if scheme(name) == "s3":
-        with fetched(storage, name) as folder:
-            yield folder
-    elif Path(name).is_dir():
-        yield Path(name)
-    else:
-        yield _from_hub(name)
+def encoder_folder(storage: Storage, content: ContentConfig) -> AbstractContextManager[Path]:
+    """The files of the configured encoder in a local folder; raises as `model_folder`."""
+    return model_folder(storage, content.text, "content.text")
 
 
 def settled(content: ContentConfig) -> ContentConfig:
     """With an absolute path where the encoder is a local folder: actors have a working directory of their own."""
-    path = Path(content.text.removeprefix("hf:"))
-    return content.model_copy(update={"text": f"hf:{path.resolve()}"}) if path.is_dir() else content
+    return content.model_copy(update={"text": absolute(content.text)})
 
 
 def encoder_key(folder: Path, max_tokens: int) -> str:
     """The same for the same files and settings, wherever they lie."""
-    paths = sorted({path for pattern in READ_FILES for path in folder.glob(pattern)})
-    hashes = {}
-    for path in paths:
-        with path.open("rb") as file:
-            hashes[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
-    return fingerprint(_VERSION, hashes, max_tokens)
+    return fingerprint(_VERSION, hashes_of(folder), max_tokens)
 
 
 def load_encoder(folder: Path, content: ContentConfig, device: torch.device) -> TextEncoder:
@@ -121,20 +98,6 @@ def load_encoder(folder: Path, content: ContentConfig, device: torch.device) -> 
     except (OSError, ValueError, KeyError) as error:
         line = str(error).strip().partition("\n")[0]
         raise DataError(f"{content.text}: cannot be read as a text encoder with safetensors weights: {line}") from error
-
-
-def _from_hub(name: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download  # noqa: PLC0415
-
-        return Path(snapshot_download(name, allow_patterns=list(READ_FILES)))
-    except ImportError as error:
-        raise ConfigError(
-            [f"content.text: {name!r} is no folder, and the hub needs pip install 'ray-retail-finetune[text]'"]
-        ) from error
-    except (OSError, ValueError) as error:
-        line = str(error).strip().partition("\n")[0]
-        raise ConfigError([f"content.text: {name!r} is no folder, and the hub did not give it: {line}"]) from error
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:

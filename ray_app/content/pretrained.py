@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from ray_app.checkpoint import CheckpointError
 from ray_app.config import Config, fingerprint
+from ray_app.content.model_folder import HF, absolute, hashes_of, model_folder
 from ray_app.data.pixels import Views
 from ray_app.errors import ConfigError
 from ray_app.models.backbones import Backbone, UnknownBackboneError, WeightsError, build_backbone
+from ray_app.models.vision import build_encoder
 from ray_app.picture_config import PRETRAINED, ClassifierConfig
 from ray_app.storage import Storage, join
 from ray_app.uri import scheme
@@ -34,13 +37,16 @@ def begin_backbone(config: ClassifierConfig, storage: Storage) -> Backbone:
         ConfigError: there is no such backbone, it cannot see pictures of this size, or its library does not give its
             weights.
         CheckpointError: the weights are those of another network: names and shapes that differ.
+        StorageError: its folder cannot be fetched.
     """
     weights = config.weights
     tensors = None if weights in (None, PRETRAINED) else _tensors(str(weights), storage)
     try:
-        backbone = new_backbone(config, tensors, pretrained=weights == PRETRAINED)
+        with hf_folder(config, storage) as folder:
+            backbone = new_backbone(config, tensors, folder, pretrained=weights == PRETRAINED)
     except WeightsError as error:
-        raise CheckpointError(f"{weights}: does not fit {config.backbone}, nothing was loaded:{error}") from None
+        source = "what its folder holds" if weights == PRETRAINED else weights
+        raise CheckpointError(f"{source}: does not fit {config.backbone}, nothing was loaded:{error}") from None
     except OSError as error:
         line = str(error).strip().partition("\n")[0]
         raise ConfigError(
@@ -53,24 +59,49 @@ def begin_backbone(config: ClassifierConfig, storage: Storage) -> Backbone:
 def weights_key(config: ClassifierConfig, storage: Storage) -> str:
     """The same for the same backbone with the same weights, wherever they lie."""
     weights = config.weights
+    with hf_folder(config, storage) as folder:
+        if folder is not None:
+            return fingerprint(HF, weights, hashes_of(folder))
     if weights in (None, PRETRAINED):
         return fingerprint(config.backbone, weights)
     return fingerprint(config.backbone, hashlib.sha256(storage.read_bytes(_file(str(weights)))).hexdigest())
 
 
 def settled(config: Config) -> Config:
-    """With an absolute path to local weights: workers have a working directory of their own."""
+    """With absolute paths to a local encoder and local weights: workers have a working directory of their own."""
     classifier = config.classifier
-    if classifier is None or classifier.weights in (None, PRETRAINED) or scheme(str(classifier.weights)) != "file":
+    if classifier is None:
         return config
-    changed = classifier.model_copy(update={"weights": str(Path(str(classifier.weights)).resolve())})
+    weights = classifier.weights
+    if weights not in (None, PRETRAINED) and scheme(str(weights)) == "file":
+        weights = str(Path(str(weights)).resolve())
+    changed = classifier.model_copy(update={"backbone": absolute(classifier.backbone), "weights": weights})
     return config.model_copy(update={"classifier": changed})
 
 
+def hf_folder(config: ClassifierConfig, storage: Storage) -> AbstractContextManager[Path | None]:
+    """The files of an `hf:` backbone, None for others; raises as `model_folder`."""
+    if not config.backbone.startswith(HF):
+        return nullcontext()
+    return model_folder(storage, config.backbone, "classifier.backbone")
+
+
 def new_backbone(
-    config: ClassifierConfig, tensors: Mapping[str, Tensor] | None = None, *, pretrained: bool = False
+    config: ClassifierConfig,
+    tensors: Mapping[str, Tensor] | None = None,
+    folder: Path | None = None,
+    *,
+    pretrained: bool = False,
+    pooler: bool = True,
 ) -> Backbone:
-    """The backbone with these weights of its network, those of its library, or random ones.
+    """The backbone with these weights of its network, those of its library or `folder`, or random ones.
+
+    Args:
+        config: names the backbone.
+        tensors: by the library's names.
+        folder: describes an `hf:` backbone.
+        pretrained: take the weights that the library offers, or the folder holds.
+        pooler: with the layers of an `hf:` backbone's pooler.
 
     Raises:
         ConfigError: there is no such backbone, or its library is not installed.
@@ -78,9 +109,12 @@ def new_backbone(
     """
     try:
         maps = config.head.kind == "conv"
+        if folder is not None:
+            return build_encoder(folder, pretrained=pretrained, maps=maps, pooler=pooler)
         return build_backbone(config.backbone, tensors, pretrained=pretrained, maps=maps)
     except UnknownBackboneError as error:
-        raise ConfigError([f"classifier.backbone: {error}"]) from None
+        named = f"{config.backbone}: " if folder is not None else ""
+        raise ConfigError([f"classifier.backbone: {named}{error}"]) from None
 
 
 def evaluation_side(config: ClassifierConfig) -> int:

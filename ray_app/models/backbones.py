@@ -35,14 +35,11 @@ class Backbone(nn.Module):
     With `maps`, the feature map `[n, channels, height, width]` that the network would pool.
     """
 
-    def __init__(self, network: nn.Module, classifier: str, shown: Shown, *, maps: bool = False) -> None:
+    def __init__(self, network: nn.Module, dim: int, shown: Shown, *, maps: bool = False) -> None:
         super().__init__()
-        last = network.get_submodule(classifier)
-        parent, _, name = classifier.rpartition(".")
-        setattr(network.get_submodule(parent), name, nn.Identity())
         self.network = network
         self.shown = shown
-        self.dim: int = last.in_features if isinstance(last, nn.Linear) else cast("nn.Conv2d", last).in_channels
+        self.dim = dim
         self._map: Tensor | None = None
         if maps:
             pools = [module for module in network.modules() if _pools(module)]
@@ -92,7 +89,7 @@ def build_backbone(
     if weights is not None:
         _load(network, weights, classifier)
     try:
-        return Backbone(network, classifier, shown, maps=maps)
+        return Backbone(network, _behead(network, classifier), shown, maps=maps)
     except UnknownBackboneError as error:
         raise UnknownBackboneError(f"{name}: {error}") from None
 
@@ -142,6 +139,14 @@ def _classifier(network: nn.Module) -> str:
     raise UnknownBackboneError(f"{type(network).__name__} has no layer that gives classes")
 
 
+def _behead(network: nn.Module, classifier: str) -> int:
+    """Take the classifier off; the length of the vectors that it was given."""
+    last = network.get_submodule(classifier)
+    parent, _, name = classifier.rpartition(".")
+    setattr(network.get_submodule(parent), name, nn.Identity())
+    return last.in_features if isinstance(last, nn.Linear) else cast("nn.Conv2d", last).in_channels
+
+
 def _pools(module: nn.Module) -> bool:
     """Whether it makes a map of one place: torch's own pooling, or timm's."""
     if isinstance(module, nn.AdaptiveAvgPool2d):
@@ -153,22 +158,30 @@ def _load(network: nn.Module, weights: Mapping[str, Tensor], classifier: str) ->
     """Load all but the classifier, which is replaced."""
     expected = {name: value for name, value in network.state_dict().items() if not name.startswith(f"{classifier}.")}
     given = {name: value for name, value in weights.items() if not name.startswith(f"{classifier}.")}
-    faults = [f"{name}: missing" for name in expected if name not in given and not _is_counter(name)]
+    faults = [f"{name}: missing" for name in expected if name not in given and not is_counter(name)]
     faults += [f"{name}: not a part of this network" for name in given if name not in expected]
     faults += [
         f"{name}: {list(given[name].shape)} where the network has {list(value.shape)}"
         for name, value in expected.items()
         if name in given and given[name].shape != value.shape
     ]
-    if not faults:
-        faults = [f"{name}: holds numbers that are not finite" for name, value in given.items() if not _finite(value)]
-    if faults:
-        more = f"\n  and {len(faults) - SHOWN_DIFFERENCES} more" if len(faults) > SHOWN_DIFFERENCES else ""
-        raise WeightsError("\n  ".join(["", *faults[:SHOWN_DIFFERENCES]]) + more)
+    refuse(faults or not_finite(given))
     network.load_state_dict(given, strict=False)
 
 
-def _is_counter(name: str) -> bool:
+def refuse(faults: list[str]) -> None:
+    """Raise a `WeightsError` where there is a fault."""
+    if faults:
+        more = f"\n  and {len(faults) - SHOWN_DIFFERENCES} more" if len(faults) > SHOWN_DIFFERENCES else ""
+        raise WeightsError("\n  ".join(["", *faults[:SHOWN_DIFFERENCES]]) + more)
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """A fault for each tensor that holds such numbers."""
+    return [f"{name}: holds numbers that are not finite" for name, value in weights.items() if not _finite(value)]
+
+
+def is_counter(name: str) -> bool:
     """Batches that a norm layer has seen, which older files lack and nothing reads."""
     return name.endswith("num_batches_tracked")
 

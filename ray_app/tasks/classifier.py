@@ -1,6 +1,7 @@
 """A trained classifier of pictures: begun from a pretrained backbone, written to a checkpoint, and read from one."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,23 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from ray_app.checkpoint import CheckpointError, fetched, read_config, verify
-from ray_app.content.pretrained import as_shown, begin_backbone, evaluation_views, new_backbone, to_channels_last
+from ray_app.content.pretrained import (
+    OURS,
+    as_shown,
+    begin_backbone,
+    evaluation_views,
+    hf_folder,
+    new_backbone,
+    to_channels_last,
+)
 from ray_app.models.classifier import Classifier, Head
+from ray_app.models.vision import POOLER, SETTINGS_FILES
 from ray_app.picture_config import ClassifierConfig
 from ray_app.storage import Storage
 
 MODEL_FILE, CLASSES_FILE = "model.safetensors", "classes.json"
+ENCODER_FOLDER = "encoder"
+"""What describes an `hf:` backbone, whose own folder may be gone when the checkpoint is read."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,17 @@ def write_classes(folder: Path, classes: Sequence[str]) -> None:
     (folder / CLASSES_FILE).write_text(json.dumps(list(classes), ensure_ascii=False), encoding="utf-8")
 
 
+def write_encoder(folder: Path, config: ClassifierConfig, storage: Storage) -> None:
+    """What an `hf:` backbone is built from, its weights apart; raises as `begin_classifier`."""
+    with hf_folder(config, storage) as source:
+        if source is None:
+            return
+        (folder / ENCODER_FOLDER).mkdir()
+        for path in (source / name for name in SETTINGS_FILES):
+            if path.is_file():
+                shutil.copyfile(path, folder / ENCODER_FOLDER / path.name)
+
+
 def load_classifier(storage: Storage, uri: str) -> TrainedClassifier:
     """A published checkpoint, its hashes checked, on the CPU.
 
@@ -72,10 +95,13 @@ def load_classifier(storage: Storage, uri: str) -> TrainedClassifier:
         except (KeyError, ValidationError) as error:
             raise CheckpointError(f"{folder}: not a classifier of this version: {error}") from error
         classes: list[str] = json.loads((folder / CLASSES_FILE).read_text(encoding="utf-8"))
-        backbone = new_backbone(config)
+        tensors = load_file(folder / MODEL_FILE)
+        described = folder / ENCODER_FOLDER
+        pooler = any(name.startswith(f"{OURS}encoder.{POOLER}") for name in tensors)
+        backbone = new_backbone(config, folder=described if described.is_dir() else None, pooler=pooler)
         model = Classifier(backbone, _head(config, backbone.dim, len(classes)))
         try:
-            model.load_state_dict(load_file(folder / MODEL_FILE))
+            model.load_state_dict(tensors)
         except RuntimeError as error:
             raise CheckpointError(f"{folder}: its tensors do not fit its configuration: {error}") from error
     return TrainedClassifier(to_channels_last(model).eval(), classes, config)

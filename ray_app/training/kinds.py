@@ -90,10 +90,13 @@ class Classify:
 
     def write(self, run: "Run", snapshot: Snapshot, folder: Path) -> dict[str, Any]:
         """The network and the names of its classes."""
-        from ray_app.tasks.classifier import write_classes  # noqa: PLC0415
+        from ray_app.tasks.classifier import write_classes, write_encoder  # noqa: PLC0415
 
+        classifier = run.config.classifier
+        assert classifier is not None
         snapshot.save_model(folder / MODEL_FILE)
         write_classes(folder, _pictures(run).manifest.classes)
+        write_encoder(folder, classifier, run.storage)
         return {"task": "classify"}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import picture_set
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from ray_app.checkpoint import CheckpointError
 from ray_app.config import Config, parse_config
@@ -188,3 +188,23 @@ def test_the_key_goes_by_the_bytes_of_the_weights(weights: str, tmp_path: Path, 
     other.write_bytes(Path(weights).read_bytes())
     keys = [weights_key(config(path).classifier, pictures.storage) for path in (weights, str(other), None)]
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_the_classic_recipe_moves_the_backbone_in_its_second_phase_alone(tmp_path: Path) -> None:
+    """ResNet-50: `fc` replaced, SGD with momentum 0.9 and cross-entropy, first frozen and then not."""
+    given = weights_of("resnet50", tmp_path)
+    of = config(given, {"cpus_per_worker": 1}, backbone="torchvision:resnet50", size=64, batch_size=4, cached_views=0)
+    task = build_task(of, picture_set(tmp_path, train=4, held_out=3))
+    loaded = {name: value.clone() for name, value in task.model.backbone.state_dict().items()}
+    for name, value in load_file(given).items():
+        assert name.startswith("fc.") or torch.equal(loaded[f"network.{name}"], value)
+    head, full = (
+        phase.model_copy(update={"epochs": 1, "optimizer": "sgd", "learning_rate": 0.01}) for phase in (HEAD, FULL)
+    )
+    before = task.model.head.out.weight.clone()
+    run(task, head)
+    assert not torch.equal(task.model.head.out.weight, before)
+    assert all(torch.equal(loaded[name], value) for name, value in task.model.backbone.state_dict().items())
+    run(task, full)
+    for name, value in task.model.backbone.named_parameters():
+        assert not torch.equal(loaded[name], value), name
