@@ -13,6 +13,7 @@ from ray_app.checkpoint import CheckpointError
 from ray_app.config import Config, parse_config
 from ray_app.content.pretrained import settled, weights_key
 from ray_app.errors import ConfigError
+from ray_app.storage import Storage, join
 from ray_app.tasks.classifier import begin_classifier, load_classifier
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Progress, Snapshot
@@ -86,3 +87,13 @@ def test_the_key_goes_by_the_files_and_not_by_their_place(tmp_path: Path, monkey
     assert weights_key(config(tmp_path / "two").classifier, storage) != one
     monkeypatch.chdir(tmp_path)
     assert settled(config("one")).classifier.backbone == f"hf:{tmp_path}/one"
+
+
+def test_an_encoder_is_fetched_from_where_it_is_stored(storage: Storage, tmp_path: Path) -> None:
+    tiny("vit", tmp_path / "encoder")
+    uri = join(storage.path, "encoder")
+    storage.upload_folder(tmp_path / "encoder", uri)
+    here, there = config(tmp_path / "encoder").classifier, config(uri).classifier
+    assert weights_key(here, storage) == weights_key(there, storage)
+    one, other = (begin_classifier(of, 3, 0, storage).state_dict() for of in (here, there))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
