@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -31,6 +31,9 @@ PATIENCE = {
 }
 """How long the parts of a cluster wait for each other: half a minute or one by default."""
 START_S = 300
+ATTEMPTS = 3
+STARTED = "Ray runtime started"
+"""What `ray start` says when its node is up."""
 TAIL = 3000
 
 
@@ -65,6 +68,23 @@ class Head:
 @contextmanager
 def running(num_cpus: int, *, accepts_jobs: bool = False) -> Iterator[Head]:
     """A head node; with `accepts_jobs` its dashboard too, which takes seconds and memory of its own."""
+    told = []
+    for _ in range(ATTEMPTS):
+        head = _start(num_cpus, accepts_jobs)
+        try:
+            if _is_ready(head, accepts_jobs):
+                yield head
+                return
+            told.append(head.logs())
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(head.process.pid, signal.SIGKILL)
+            head.process.wait(60)
+            shutil.rmtree(head.folder, ignore_errors=True)
+    raise AssertionError("no cluster came up:\n" + "\n".join(told))
+
+
+def _start(num_cpus: int, accepts_jobs: bool) -> Head:
     port, dashboard, *others = _free_ports(2 + len(PORTS))
     # Its own: a cluster that was killed leaves its address in the usual folder, where later ones would wait for it.
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
@@ -80,18 +100,24 @@ def running(num_cpus: int, *, accepts_jobs: bool = False) -> Iterator[Head]:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
-    head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment, process, folder)
-    try:
-        if accepts_jobs:  # the dashboard answers long before a job can be submitted: so one that does nothing is
-            _wait_for(lambda: head.ask("/api/jobs/", {"entrypoint": "true"}), head)
-        else:
-            _wait_for(lambda: socket.create_connection(("127.0.0.1", port), 1).close(), head)
-        yield head
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
+    return Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment, process, folder)
+
+
+def _is_ready(head: Head, accepts_jobs: bool) -> bool:
+    """Wait until its node is up, and a job that does nothing is taken; False where it ended instead.
+
+    Its ports answer before that, and on a machine that is busy the raylet gives up on its agents after 15 s, whatever
+    PATIENCE says, and takes the head with it: then the next attempt finds everything in the cache of files.
+    """
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and head.process.poll() is None:
+        with contextlib.suppress(OSError, HTTPException):
+            if STARTED in (head.folder / "log").read_text(errors="replace"):
+                if accepts_jobs:
+                    head.ask("/api/jobs/", {"entrypoint": "true"})
+                return True
+        time.sleep(0.5)
+    return False
 
 
 def _free_ports(count: int) -> list[int]:
@@ -104,13 +130,3 @@ def _free_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise AssertionError("no free ports")
-
-
-def _wait_for(answers: Callable[[], object], head: Head) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and head.process.poll() is None:
-        with contextlib.suppress(OSError, HTTPException):
-            answers()
-            return
-        time.sleep(0.5)
-    raise AssertionError(f"the cluster does not answer: {head.logs()}")

@@ -21,12 +21,18 @@ def stream_tables(storage: Storage, uris: list[str]) -> Iterator[pa.Table]:
     """Read the parts through Ray Data, ahead of the consumer and in parallel, in the order given.
 
     Parts are read by our own function and not by `read_parquet`: that starts a pool of footer readers on every
-    execution, and it would not keep to the order. The tasks reserve no CPU, since training may hold them all.
+    execution, and it would not keep to the order. The tasks reserve no CPU, since training may hold them all. Where no
+    Ray is connected, this process reads them.
     """
     import ray  # noqa: PLC0415 (the plain loop runs without it)
 
     if not uris:
         return
+    if not ray.is_initialized():
+        yield from read_tables(storage, uris)
+        return
+    import ray.data  # noqa: PLC0415 (takes seconds)
+
     parts = ray.data.from_items([{"uri": uri} for uri in uris], override_num_blocks=len(uris))
     tables = parts.map_batches(
         partial(_read, storage),
