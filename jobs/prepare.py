@@ -8,7 +8,6 @@ classify` it reads labelled pictures, of folders or tables.
 """
 
 from door import run
-from picture_stages import picture_set
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -26,6 +25,8 @@ from ray_app.storage import Storage
 def main(config: Config) -> None:
     console, storage = Console(), Storage.from_config(config.storage)
     if config.task.kind == "classify":
+        from picture_stages import picture_set  # noqa: PLC0415 (seconds, for logs alone)
+
         console.print(picture_summary(picture_set(config)))
         return
     logs = [("target", config.data)]

@@ -3,15 +3,6 @@
 import json
 from pathlib import Path
 
-from picture_stages import (
-    compared_picture_runs,
-    label_stage,
-    picture_evaluation,
-    picture_run,
-    picture_scratch_run,
-    picture_set,
-    show_pictures,
-)
 from runs import bars, console, say, train
 from searching import check_search, tuned_run
 
@@ -45,6 +36,8 @@ Target = Dataset | PictureSet
 def target_dataset(config: Config) -> Target:
     """The prepared target: a log, or pictures where the task is to classify them."""
     if config.task.kind == "classify":
+        from picture_stages import picture_set  # noqa: PLC0415 (seconds, for jobs without pictures)
+
         return picture_set(config)
     with bars("prepare") as progress:
         dataset = prepare(Storage.from_config(config.storage), config.name, config.data, progress)
@@ -105,6 +98,8 @@ def finetune_run(config: Config, target: Target) -> Run:
         DataError: the checkpoint was trained on events past the target's cutoffs.
     """
     if isinstance(target, PictureSet):
+        from picture_stages import picture_run  # noqa: PLC0415 (seconds, for jobs without pictures)
+
         return picture_run(config, target)
     if config.tune is not None:
         check_search(config)
@@ -133,6 +128,8 @@ def finetune_run(config: Config, target: Target) -> Run:
 def scratch_run(config: Config, target: Target) -> Run:
     """The same model on the target alone: what fine-tuning must beat."""
     if isinstance(target, PictureSet):
+        from picture_stages import picture_scratch_run  # noqa: PLC0415 (seconds, for jobs without pictures)
+
         return picture_scratch_run(config, target)
     return Run("scratch", config, config.evaluate.scratch_schedule, target)
 
@@ -140,6 +137,8 @@ def scratch_run(config: Config, target: Target) -> Run:
 def compared_runs(config: Config, target: Target) -> dict[str, Run]:
     """Published runs by their name in the results table; the main one first."""
     if isinstance(target, PictureSet):
+        from picture_stages import compared_picture_runs  # noqa: PLC0415 (seconds, for jobs without pictures)
+
         return compared_picture_runs(config, target)
     main = finetune_run(config, target)
     runs = {"fine-tuned" if main.role == "finetune" else "scratch": main}
@@ -184,6 +183,8 @@ def evaluate_stage(config: Config, target: Target, runs: dict[str, Run], models:
         metrics = json.loads(storage.read_bytes(metrics_uri))
     else:
         if isinstance(target, PictureSet):
+            from picture_stages import picture_evaluation  # noqa: PLC0415 (seconds, for jobs without pictures)
+
             metrics, page = picture_evaluation(config, target, runs, models)
         else:
             metrics, page = _evaluation(config, target, runs, models)
@@ -197,6 +198,8 @@ def evaluate_stage(config: Config, target: Target, runs: dict[str, Run], models:
 def show_examples(config: Config, target: Target, model_uri: str) -> None:
     """Five users, what they bought and what is recommended; or a few pictures and their labels."""
     if isinstance(target, PictureSet):
+        from picture_stages import show_pictures  # noqa: PLC0415 (seconds, for jobs without pictures)
+
         show_pictures(config, target, model_uri)
         return
     console.print(examples_table(pick_examples(target.storage, target, model_uri, config)))
@@ -238,6 +241,8 @@ def register_stage(config: Config, target: Target, model_uri: str, evaluation_ur
 def predict_stage(config: Config, target: Target, model_uri: str) -> str:
     """Top-k lists of every user, or labels of every test picture; the URI of their folder."""
     if isinstance(target, PictureSet):
+        from picture_stages import label_stage  # noqa: PLC0415 (seconds, for jobs without pictures)
+
         return label_stage(config, target, model_uri)
     uri = predictions_uri(target.storage, target, model_uri, config)
     with bars("predict") as progress:
