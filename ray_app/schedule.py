@@ -57,8 +57,8 @@ class Phase(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled decay toward zero, on matrices of the head (everything, when training from scratch)."""
     keep_statistics: bool = False
-    """Batch norms go on with the means and variances that the phase begins with; their scales and shifts are trained.
-    Where batches are small or unlike what the backbone was pretrained on, those of batches undo what the head knows."""
+    """Batch norms of the backbone go on with the means and variances that the phase begins with; their scales and
+    shifts are trained. Where batches are small or unlike what it was pretrained on, theirs undo what the head knows."""
     l2_sp: Annotated[float, Field(ge=0)] = 0.0
     """Strength of the pull toward the pretrained weights, lambda/2 * |theta - theta0|^2, on the backbone alone."""
     warmup: Annotated[float, Field(ge=0, le=1)] | None = None

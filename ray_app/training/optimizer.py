@@ -68,7 +68,7 @@ def _decay(phase: Phase, name: str, places: dict[str, tuple[int, int]]) -> float
 def freeze(model: nn.Module, rates: dict[str, float | None], *, keep_statistics: bool = False) -> None:
     """Let gradients flow to the parameters that have a rate, and let what is frozen be as it is in use.
 
-    Norm layers inside a part that is frozen keep their statistics, with `keep_statistics` all norm layers do. A
+    Norm layers inside a part that is frozen keep their statistics, with `keep_statistics` all of the backbone do. A
     backbone that is frozen as a whole has no dropout and no stochastic depth either, so that the head learns on the
     features that it will be given, cached or not; unless it has `dropout_when_frozen`.
     """
@@ -77,9 +77,9 @@ def freeze(model: nn.Module, rates: dict[str, float | None], *, keep_statistics:
     for module in model.modules():
         if _is_frozen(module):
             _keep_statistics(module)
-    if keep_statistics:
-        _keep_statistics(model)
     backbone = getattr(model, BACKBONE.rstrip("."), None)
+    if backbone is not None and keep_statistics:
+        _keep_statistics(backbone)
     if backbone is not None and _is_frozen(backbone) and not getattr(backbone, "dropout_when_frozen", False):
         backbone.eval()
 
