@@ -104,7 +104,7 @@ class ClassifierConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _mixes_leave_labels_whole(self) -> Self:
+    def _mixing_needs_two_pictures(self) -> Self:
         if (self.augment.mixup or self.augment.cutmix) and self.batch_size < 2:
             raise ValueError("mixup and cutmix need a batch_size of at least 2")
         return self

@@ -15,7 +15,8 @@ from ray_app.data.picture_shard import Range, bytes_of
 from ray_app.errors import ConfigError, DataError
 from ray_app.schedule import ParamGroup, Phase, Schedule
 from ray_app.tasks.classifier import begin_classifier
-from ray_app.tasks.classify import ClassifyTask, build_task
+from ray_app.tasks.classify import METRIC, ClassifyTask, build_task
+from ray_app.training.kinds import KINDS
 from ray_app.training.loop import LoopSettings, fit
 from ray_app.training.world import World
 
@@ -208,3 +209,8 @@ def test_the_classic_recipe_moves_the_backbone_in_its_second_phase_alone(tmp_pat
     run(task, full)
     for name, value in task.model.backbone.named_parameters():
         assert not torch.equal(loaded[name], value), name
+
+
+def test_runs_go_by_the_metric_of_the_task() -> None:
+    """Its name stands twice, since a run of logs does not import what reads pictures."""
+    assert KINDS["classify"].metric == METRIC
