@@ -104,7 +104,7 @@ def test_sections_for_recommenders_are_refused(config: Config) -> None:
         stages.target_dataset(config.model_copy(update={"ranker": config.serve}))
 
 
-def test_without_weights_the_network_is_trained_from_scratch(ray_cluster: None, config: Config) -> None:
+def test_without_weights_the_network_is_trained_from_scratch(config: Config) -> None:
     target = stages.target_dataset(config)
     assert isinstance(target, PictureSet)
     assert config.classifier is not None
@@ -112,9 +112,7 @@ def test_without_weights_the_network_is_trained_from_scratch(ray_cluster: None, 
     assert stages.finetune_run(config.model_copy(update={"classifier": unset}), target).role == "scratch"
 
 
-def test_weights_may_be_named_by_a_relative_path(
-    ray_cluster: None, config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_may_be_named_by_a_relative_path(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.classifier is not None
     path = Path(str(config.classifier.weights))
     monkeypatch.chdir(path.parent)

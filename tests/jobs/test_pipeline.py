@@ -12,12 +12,15 @@ import clusters
 import numpy as np
 import pyarrow as pa
 import pytest
+import stages
 import yaml
 from clusters import RAY, Head
+from plain_loop import plain
 from processes import kill_descendants
 
-from ray_app.config import parse_config
+from ray_app.config import apply_overrides, load_config, parse_config
 from ray_app.storage import Storage, join
+from ray_app.tasks.ranking import evaluate
 
 pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.timeout(1500)]
 
@@ -116,16 +119,6 @@ def files(storage: Storage, ending: str) -> list[str]:
     return [e.uri for e in storage.list_files(storage.root(NAME)) if e.uri.endswith(ending)]
 
 
-def forget_the_fine_tuning(storage: Storage) -> None:
-    """What the whole run made of the target; the pretrained model stays, as it would after any earlier run."""
-    root = storage.root(NAME)
-    for entry in storage.list_files(root):
-        name, _, rest = entry.uri.removeprefix(f"{root}/").partition("/")
-        if name in ("evaluations", "predictions", "finetune", "models") or rest.startswith("finetune"):
-            storage.delete_tree(entry.uri)
-    assert not files(storage, "metrics.json")
-
-
 def in_phase_full(storage: Storage) -> bool:
     for uri in files(storage, "state.json"):
         if "finetune" in uri:
@@ -135,22 +128,10 @@ def in_phase_full(storage: Storage) -> bool:
     return False
 
 
-def metrics_of(storage: Storage) -> dict[str, object]:
-    evaluated, registered = sorted(files(storage, "metrics.json"))
-    assert "/evaluations/" in evaluated
-    assert "/models/" in registered
-    assert storage.read_bytes(evaluated) == storage.read_bytes(registered)
-    found: dict[str, object] = json.loads(storage.read_bytes(evaluated))
-    return found
-
-
 def test_killed_in_phase_full_and_submitted_again_gives_the_same_metrics(
-    head: Head, config_file: tuple[Path, Storage], s3_server: object
+    head: Head, config_file: tuple[Path, Storage], s3_server: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, storage = config_file
-    submit(head, config, s3_server)
-    whole = metrics_of(storage)
-    forget_the_fine_tuning(storage)
     submit(head, config, s3_server, wait=False)
     deadline = time.monotonic() + 600
     while not in_phase_full(storage):
@@ -158,8 +139,21 @@ def test_killed_in_phase_full_and_submitted_again_gives_the_same_metrics(
         time.sleep(0.2)
     assert kill_descendants(head.process.pid, f"name={NAME}".encode(), b"ray::RayTrainWorker") >= 2  # its driver is one
     assert not files(storage, "metrics.json")
-    time.sleep(3)
     printed = submit(head, config, s3_server)
     assert "pretrain: found" in printed
-    assert metrics_of(storage)["metrics"] == whole["metrics"]
     assert [uri for uri in files(storage, ".parquet") if "/predictions/" in uri]
+    evaluated, registered = sorted(files(storage, "metrics.json"))
+    assert "/evaluations/" in evaluated
+    assert "/models/" in registered
+    assert storage.read_bytes(evaluated) == storage.read_bytes(registered)
+
+    for name, value in s3_server.server.environment().items():  # type: ignore[attr-defined]
+        monkeypatch.setenv(name, value)
+    settings = apply_overrides(load_config(config, []), [f"name={NAME}"])
+    target = stages.target_dataset(settings)
+    run = stages.finetune_run(settings, target)
+    storage.delete_tree(run.uri)
+    run.publish(plain(run))  # trained without interruption, and without Ray
+    runs = stages.compared_runs(settings, target)
+    whole = evaluate(storage, target, stages.compared_models(settings, target, runs), settings)
+    assert whole["metrics"] == json.loads(storage.read_bytes(evaluated))["metrics"]

@@ -130,8 +130,7 @@ def test_a_checkpoint_that_saw_the_test_part_is_refused(make: Make):
     assert stages.finetune_run(make(f"model.start_from={published(make(), target).uri}"), target).role == "finetune"
 
 
-@pytest.mark.cluster
-def test_a_ranker_is_fitted_where_it_is_configured(ray_cluster: None, make: Make):
+def test_a_ranker_is_fitted_where_it_is_configured(make: Make):
     target = stages.target_dataset(make())
     run = published(make(), target)
     assert stages.main_model(make(), target, run) == run.uri
@@ -140,10 +139,7 @@ def test_a_ranker_is_fitted_where_it_is_configured(ray_cluster: None, make: Make
         stages.compared_models(make("ranker={}"), target, {"scratch": run})
 
 
-@pytest.mark.cluster
-def test_sources_that_share_no_item_with_the_target_meet_it_in_content(
-    ray_cluster: None, make: Make, minilm: Path, tmp_path: Path
-):
+def test_sources_that_share_no_item_with_the_target_meet_it_in_content(make: Make, minilm: Path, tmp_path: Path):
     """From raw logs to the fine-tuned model's start: what pretraining knows of texts is where the target begins."""
     for shop in ("one", "two"):
         log = (tmp_path / "events.csv").read_text()

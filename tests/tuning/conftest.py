@@ -1,7 +1,8 @@
 """A small log, a model that was trained on another one like it, and a search that starts from there."""
 
 import pytest
-from tuning_log import MakeSearch, plain, write_log
+from plain_loop import plain
+from tuning_log import MakeSearch, write_log
 
 from ray_app.config import Config, apply_overrides, parse_config
 from ray_app.data.dataset import Dataset

@@ -4,7 +4,8 @@ import math
 from typing import Any
 
 import pytest
-from tuning_log import MakeSearch, plain
+from plain_loop import plain
+from tuning_log import MakeSearch
 
 from ray_app.checkpoint import CheckpointError
 from ray_app.errors import TrainingError
