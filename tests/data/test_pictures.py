@@ -123,8 +123,7 @@ def test_folders_of_every_kind_of_picture(ray_cluster: None, storage: Storage):
         prepare_pictures(storage, "shop", config(storage, "shop", limit=0.1, stored_side=64, max_pixels=100_000))
 
 
-@pytest.mark.cluster
-def test_tables_with_bytes_and_tables_with_paths(ray_cluster: None, storage: Storage, tmp_path):
+def test_tables_with_bytes_and_tables_with_paths(storage: Storage, tmp_path):
     rows = [(label, picture(label, number)) for number in range(10) for label in COLORS]
     labels, images = zip(*rows, strict=True)
     table = pa.table(
