@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_app.models.backbones import Backbone
+from ray_app.models.depthwise import FastDepthwise
 
 
 class Head(nn.Module):
@@ -47,5 +48,7 @@ class Classifier(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Logits."""
-        logits: Tensor = self.head(self.backbone(pictures))
+        with FastDepthwise():
+            features = self.backbone(pictures)
+        logits: Tensor = self.head(features)
         return logits
