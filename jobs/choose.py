@@ -7,7 +7,7 @@ computed once by the cluster, one candidate after another, and kept for training
 """
 
 from door import run
-from picture_stages import picture_set
+from picture_stages import target_dataset
 from runs import bars, console
 
 from ray_app.config import Config
@@ -21,7 +21,7 @@ from ray_app.report.candidates import advice, candidates_table
 def main(config: Config) -> None:
     if config.choose is None or len(set(config.choose.candidates)) < 2:
         raise ConfigError(["choose.candidates: name at least two, for example [{backbone: torchvision:resnet50}, ...]"])
-    rank_candidates(config, config.choose.candidates, picture_set(config))
+    rank_candidates(config, config.choose.candidates, target_dataset(config))
 
 
 def rank_candidates(config: Config, candidates: tuple[Candidate, ...], pictures: PictureSet) -> None:

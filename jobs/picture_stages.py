@@ -1,8 +1,10 @@
-"""The stages of a classifier of pictures, which `stages` turns to where the target is a set of them."""
+"""The stages of a classifier, from labelled pictures: what `stages` asks where task.kind is classify."""
+
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
-from runs import bars, console, say, train
+from runs import bars, console, say
 
 from ray_app.checkpoint import read_manifest
 from ray_app.config import Config
@@ -25,7 +27,7 @@ SHOWN = 3
 """Examples of each kind in the terminal."""
 
 
-def picture_set(config: Config) -> PictureSet:
+def target_dataset(config: Config) -> PictureSet:
     """The prepared pictures.
 
     Raises:
@@ -46,11 +48,11 @@ def picture_set(config: Config) -> PictureSet:
     return pictures
 
 
-def picture_run(config: Config, pictures: PictureSet) -> Run:
+def finetune_run(config: Config, pictures: PictureSet) -> Run:
     """Fine-tune from the pretrained backbone, whose features are computed first; without weights, from scratch."""
     assert config.classifier is not None
     if config.classifier.weights is None:
-        return picture_scratch_run(config, pictures)
+        return scratch_run(config, pictures)
     config = settled(config)
     run = Run("finetune", config, config.schedule, pictures)
     features = cached_features(pictures, config)
@@ -61,7 +63,7 @@ def picture_run(config: Config, pictures: PictureSet) -> Run:
     return run
 
 
-def picture_scratch_run(config: Config, pictures: PictureSet) -> Run:
+def scratch_run(config: Config, pictures: PictureSet) -> Run:
     """The same network from random weights: what fine-tuning must beat."""
     config = settled(config)
     assert config.classifier is not None
@@ -70,18 +72,21 @@ def picture_scratch_run(config: Config, pictures: PictureSet) -> Run:
     return Run("scratch", config, config.evaluate.scratch_schedule, pictures)
 
 
-def compared_picture_runs(config: Config, pictures: PictureSet) -> dict[str, Run]:
-    """Published runs by their name in the results table; the main one first."""
-    main = picture_run(config, pictures)
-    runs = {"fine-tuned" if main.role == "finetune" else "scratch": main}
-    if main.role == "finetune" and config.evaluate.scratch:
-        runs["scratch"] = picture_scratch_run(config, pictures)
-    for run in runs.values():
-        train(run)
-    return runs
+def earlier_runs(config: Config, pictures: PictureSet) -> dict[str, Run]:
+    """None: backbones come pretrained."""
+    return {}
 
 
-def picture_evaluation(
+def main_model(config: Config, pictures: PictureSet, run: Run) -> str:
+    """What labels pictures: the model of a published run."""
+    return run.uri
+
+
+def add_files(pictures: PictureSet, folder: Path) -> None:
+    """Nothing: a classifier knows its classes itself."""
+
+
+def evaluation(
     config: Config, pictures: PictureSet, runs: dict[str, Run], models: dict[str, str]
 ) -> tuple[dict[str, object], str]:
     """What `metrics.json` holds, and the page about it."""
@@ -101,7 +106,7 @@ def picture_evaluation(
     return metrics, write_picture_report(evidence)
 
 
-def label_stage(config: Config, pictures: PictureSet, model_uri: str) -> str:
+def predict_stage(config: Config, pictures: PictureSet, model_uri: str) -> str:
     """The likeliest labels of every test picture; the URI of their folder."""
     uri = labels_uri(pictures, model_uri, config)
     with bars("predict") as progress:
@@ -110,7 +115,7 @@ def label_stage(config: Config, pictures: PictureSet, model_uri: str) -> str:
     return uri
 
 
-def show_pictures(config: Config, pictures: PictureSet, model_uri: str) -> None:
+def show_examples(config: Config, pictures: PictureSet, model_uri: str) -> None:
     """A few test pictures, what they are and what is said of them."""
     found = pick_pictures(pictures, answers_of(pictures, model_uri, config), config.train.seed, SHOWN)
     table = Table(title="Some pictures", caption="drawn at random: right, wrong; then the surest mistakes")

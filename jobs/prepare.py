@@ -25,9 +25,9 @@ from ray_app.storage import Storage
 def main(config: Config) -> None:
     console, storage = Console(), Storage.from_config(config.storage)
     if config.task.kind == "classify":
-        from picture_stages import picture_set  # noqa: PLC0415 (seconds, for logs alone)
+        from picture_stages import target_dataset  # noqa: PLC0415 (seconds, for logs alone)
 
-        console.print(picture_summary(picture_set(config)))
+        console.print(picture_summary(target_dataset(config)))
         return
     logs = [("target", config.data)]
     if config.pretrain:

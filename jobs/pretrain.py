@@ -4,7 +4,8 @@ python jobs/pretrain.py --config jobs/configs/demo.yaml [key=value ...]
 """
 
 from door import run
-from stages import pretrain_run, target_dataset, train
+from log_stages import pretrain_run
+from stages import target_dataset, train
 
 from ray_app.config import Config
 from ray_app.errors import ConfigError

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import find_rate
+import log_stages
 import pytest
 import stages
 import torch
@@ -115,9 +116,9 @@ def test_pretraining_sees_nothing_past_the_cutoffs_of_the_target(make: Make, spl
     target = stages.target_dataset(config)
     if is_refused:
         with pytest.raises(DataError, match="past the target's cutoffs"):
-            stages.source_dataset(config, target)
+            log_stages.source_dataset(config, target)
     else:
-        assert stages.source_dataset(config, target).manifest.counts.train_events
+        assert log_stages.source_dataset(config, target).manifest.counts.train_events
 
 
 def test_a_checkpoint_that_saw_the_test_part_is_refused(make: Make):
@@ -154,7 +155,7 @@ def test_sources_that_share_no_item_with_the_target_meet_it_in_content(make: Mak
         f"pretrain.more=[{{events: {tmp_path}/two.csv, {source}}}]",
     )
     target = stages.target_dataset(config)
-    before = stages.pretrain_run(config, target)
+    before = log_stages.pretrain_run(config, target)
     assert before.dataset.num_items == 14
     task = build_task(config, before.dataset, None, partial(read_tables, target.storage))
     before.publish(Snapshot.take(task.model, None, {}, Progress()))

@@ -14,6 +14,7 @@ from ray_app.checkpoint import fetched
 from ray_app.config import Config, apply_overrides
 from ray_app.data.dataset import Dataset
 from ray_app.registry import Registry, RegistryError, Version
+from ray_app.storage import Storage
 from ray_app.tasks.recommender import build_model
 from ray_app.tasks.scorer import load_scorer
 from ray_app.training.run import Run
@@ -47,7 +48,7 @@ def versions(small_dataset: Dataset, config: Config) -> dict[str, Version]:
 def promoted(config: Config, monkeypatch: pytest.MonkeyPatch, **options: object) -> str | None:
     monkeypatch.setattr(promote, "connected", contextlib.nullcontext)  # the work is small
     promote.main(config, Namespace(**(OPTIONS | options)))
-    return Registry(stages.Storage.from_config(config.storage), config.name).production()[0].version
+    return Registry(Storage.from_config(config.storage), config.name).production()[0].version
 
 
 def test_only_what_is_better_replaces_what_is_there(
