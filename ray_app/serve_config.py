@@ -1,13 +1,20 @@
 """How the service answers: where, with what, and how much of it."""
 
+import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ray_app.schedule import Section
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _without_password(url: str) -> str:
+    if not re.fullmatch(r"rediss?://([^\s/:@]+@)?[^\s/@?]+(/\d+)?", url):
+        raise ValueError("should be redis://host:6379/0, its password not in it but in RETAIL_REDIS_PASSWORD")
+    return url
 
 
 class ServeConfig(Section):
@@ -22,6 +29,11 @@ class ServeConfig(Section):
     """Lines `name:sha256` that `jobs/serve.py --new-key` prints; the variable RETAIL_API_KEYS may hold them instead."""
     state_path: str = "state"
     """Local folder of the file with later events and changes of items; on the head node."""
+    redis: Annotated[str, AfterValidator(_without_password)] | None = None
+    """redis://host:6379/0 (rediss:// for TLS) keeps them there instead: for many nodes. The server must keep what it is
+    given: appendonly yes and appendfsync always, or copies. The variable RETAIL_REDIS_PASSWORD holds its password."""
+    redis_replicas: Annotated[int, Field(ge=0)] = 0
+    """Copies of the Redis server that must have a write before it is acknowledged."""
     num_replicas: Positive = 1
     max_replicas: Positive | None = None
     """With more than num_replicas, replicas come and go with the load."""

@@ -16,8 +16,10 @@ from ray_app.errors import ConfigError
 from ray_app.serving.api import build_api
 from ray_app.serving.keys import read_keys
 from ray_app.serving.meters import Meters
+from ray_app.serving.redis_store import VARIABLE as REDIS_PASSWORD
+from ray_app.serving.redis_store import RedisStore
 from ray_app.serving.service import Service
-from ray_app.serving.store import ActorStore
+from ray_app.serving.store import ActorStore, Store
 from ray_app.storage import Storage
 
 DRAIN_S = 20.0
@@ -45,6 +47,7 @@ def build_app(config: Config) -> Application:
     """
     settings, storage, name = config.serve, Storage.from_config(config.storage), config.name
     keys = read_keys(settings, dict(os.environ))
+    password = os.environ.get(REDIS_PASSWORD) or None
     state = str(Path(settings.state_path).absolute() / f"{name}.sqlite")
 
     def application() -> FastAPI:
@@ -53,7 +56,11 @@ def build_app(config: Config) -> Application:
             _log_requests()
 
         async def make(meters: Meters) -> Service:
-            return Service(storage, name, ActorStore(name, state), settings, meters)
+            if settings.redis is None:
+                return Service(storage, name, ActorStore(name, state), settings, meters)
+            return Service(
+                storage, name, await redis_store.RedisStore.connect(settings, name, password), settings, meters
+            )
 
         return build_api(make, settings, keys)
 

@@ -93,6 +93,10 @@ class EventStore:
         found = self._database.execute(later, (seen,)).fetchall()
         return State(events, [Change(*row[:3]) for row in found], found[-1][3] if found else seen)
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         self._database.execute("BEGIN IMMEDIATE")
         try:

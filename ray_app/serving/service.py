@@ -79,6 +79,7 @@ class Service:
         if self._follower is not None:
             self._follower.cancel()
         self._thread.shutdown(wait=True, cancel_futures=True)
+        await self.store.close()
 
     def version(self, name: str | None = None) -> Loaded:
         """A loaded version; without a name, the one in production.
@@ -150,7 +151,7 @@ class Service:
             await asyncio.sleep(self.settings.poll_s)
             try:
                 await self.follow_once()
-            except UserError as error:
+            except (UserError, ProblemError) as error:
                 log.warning("the present version keeps serving: %s", error)
 
     async def _load(self, name: str) -> bool:

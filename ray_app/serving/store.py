@@ -24,6 +24,10 @@ class Store(Protocol):
         """See `EventStore.read`."""
         ...
 
+    async def close(self) -> None:
+        """Let go of files and connections; what is kept stays."""
+        ...
+
 
 class LocalStore:
     """In this process: for one replica without Ray."""
@@ -46,6 +50,11 @@ class LocalStore:
         """See `Store`."""
         async with self._one_at_a_time:
             return self._store.read(users, seen)
+
+    async def close(self) -> None:
+        """See `Store`."""
+        async with self._one_at_a_time:
+            self._store.close()
 
 
 class ActorStore:
@@ -82,3 +91,6 @@ class ActorStore:
         """See `Store`."""
         state: State = await self._actor.read.remote(list(users), seen)
         return state
+
+    async def close(self) -> None:
+        """See `Store`; the actor stays for the others."""

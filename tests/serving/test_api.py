@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis_server
 from http_service import Site, running
 
 from ray_app.config import Config
@@ -17,6 +18,7 @@ from ray_app.serve_config import ServeConfig
 from ray_app.serving.api import build_api
 from ray_app.serving.keys import Keys, new_key
 from ray_app.serving.meters import Meters
+from ray_app.serving.redis_store import RedisStore
 from ray_app.serving.service import Service
 from ray_app.serving.store import LocalStore
 from ray_app.storage import Storage, join
@@ -49,6 +51,8 @@ def start(config: Config, production: Callable[[str], None], tmp_path: Path) -> 
             serve = ServeConfig.model_validate({"poll_s": 0.05, **settings})
 
             async def make(meters: Meters) -> Service:
+                if serve.redis is not None:
+                    return Service(storage, config.name, await RedisStore.connect(serve, state, None), serve, meters)
                 return Service(storage, config.name, LocalStore(str(tmp_path / state)), serve, meters)
 
             return stack.enter_context(running(build_api(make, serve, keys)))
@@ -93,6 +97,24 @@ def test_events_outlive_the_service(start: Start):
     found = second.call("GET", "/v1/users/new%2F%C3%BC/history").json
     assert (found["user_known"], ids(found)) == (True, [110])
     assert 111 not in ids(second.recommend(k=1000))
+
+
+def test_services_on_many_nodes_share_one_redis(start: Start, tmp_path: Path):
+    with redis_server.running(tmp_path / "redis", *redis_server.DURABLE) as server:
+        one, two = (start(redis=server.url) for _ in range(2))
+        before = two.recommend(user_id="u3")
+        one.call("POST", "/v1/events", {"events": [{"user_id": "u3", "item_id": 120}]})
+        one.call("PUT", "/v1/items/7000", {"title": "Tea number 7", "category": "tea"})
+        one.call("PUT", "/v1/items/111/availability", {"available": False})
+        assert ids(two.recommend(user_id="u3")) != ids(before)
+        every = ids(two.recommend(user_id="u3", k=1000))
+        assert 7000 in every
+        assert 111 not in every
+        server.kill()
+        away = two.call("POST", "/v1/events", {"events": [{"user_id": "u3", "item_id": 121}]})
+        assert (away.status, away.headers["retry-after"]) == (503, "1")
+        assert {two.call(*asked).status for asked in (("GET", "/readyz"), ("POST", "/v1/recommend", {}))} == {503}
+        assert two.call("GET", "/healthz").status == 200
 
 
 def test_items_are_added_and_sold_out(start: Start):
