@@ -56,11 +56,9 @@ def build_app(config: Config) -> Application:
             _log_requests()
 
         async def make(meters: Meters) -> Service:
-            if settings.redis is None:
-                return Service(storage, name, ActorStore(name, state), settings, meters)
-            return Service(
-                storage, name, await redis_store.RedisStore.connect(settings, name, password), settings, meters
-            )
+            shared = settings.redis is not None
+            store: Store = await RedisStore.connect(settings, name, password) if shared else ActorStore(name, state)
+            return Service(storage, name, store, settings, meters)
 
         return build_api(make, settings, keys)
 
