@@ -1,7 +1,7 @@
 """How the service answers: where, with what, and how much of it."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -34,6 +34,9 @@ class ServeConfig(Section):
     given: appendonly yes and appendfsync always, or copies. The variable RETAIL_REDIS_PASSWORD holds its password."""
     redis_replicas: Annotated[int, Field(ge=0)] = 0
     """Copies of the Redis server that must have a write before it is acknowledged."""
+    retrieval: Literal["auto", "exact", "ann"] = "auto"
+    """exact: every item is scored. ann: those that an index finds (needs `[ann]`), and every item where it finds too
+    few. auto: ann from 200,000 items on."""
     num_replicas: Positive = 1
     max_replicas: Positive | None = None
     """With more than num_replicas, replicas come and go with the load."""

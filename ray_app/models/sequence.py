@@ -10,14 +10,14 @@ Sources: Kang & McAuley 2018 (SASRec, arXiv 1808.09781); pre-norm and sampled so
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ray_app.models.content import ContentProjection
-from ray_app.models.repeats import Repeats, with_habits
+from ray_app.models.repeats import Repeats, habits_of, with_habits
 
 INIT_STD = 0.02
 
@@ -223,37 +223,54 @@ class SequenceModel(nn.Module):
         self.head.items.weight[rows] = self.borrowed(self.content[items - 1])[0]
 
     @torch.no_grad()
-    def extended(self, content: Tensor) -> "SequenceModel":
-        """The model over a catalogue that grew, after the items it has, by those of `content`, `[new, content_dim]`.
-
-        They are ready to be read and recommended by their content, without training, as if they were as popular as the
-        items like them.
-        """
-        assert self.content is not None
-        rows = torch.cat([self.row_of_item, self.num_items + torch.arange(len(content))])
-        joined = torch.cat([self.content, content.half()])
-        settings = (self.backbone.dropout, joined, self.id_dropout, self.lent_length)
-        model = SequenceModel(self.shape, rows, self.num_known, *settings)
-        own, bias = self.borrowed(content.half())
-        state = self.state_dict() | {"row_of_item": rows, "content": joined}
-        state["head.items.weight"] = torch.cat([self.head.items.weight, own])
-        state["head.bias"] = torch.cat([self.head.bias, bias])
-        model.load_state_dict(state)
-        return model.train(self.training)
+    def flattened(self) -> "SequenceModel":
+        """The same scores from one table of vectors, to answer with: content and ids are added up once, and let go."""
+        shape = replace(self.shape, content_dim=0, delta_norm=None)
+        with torch.device("meta"):
+            model = SequenceModel(shape, torch.arange(self.num_items), 0)
+        kept = {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.content.")}
+        ids = {"backbone.items.weight": self.backbone.items.weight[:0], "head.items.weight": self.table()}
+        kept |= ids | {"row_of_item": torch.arange(self.num_items, device=self.row_of_item.device)}
+        kept.pop("content", None)
+        model.load_state_dict(kept, assign=True)
+        return model.eval()
 
     def forward(self, items: Tensor) -> Tensor:
         """Item indices `[batch, history]`, padded on the right, to query vectors `[batch, history, dim]`."""
         queries: Tensor = self.backbone(self.vectors(items))
         return queries
 
+    def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Query vector after each history `[batch, history]`, zeros after an empty one: `[batch, dim]`."""
+        last: Tensor = self(items)[torch.arange(len(items), device=items.device), (lengths - 1).clamp_min(0)]
+        return last * (lengths > 0).unsqueeze(-1)
+
+    def scores_of(self, wanted: Tensor, items: Tensor, lengths: Tensor, last: Tensor, table: Tensor) -> Tensor:
+        """As `scores`, of some items alone after one history whose query is known.
+
+        Args:
+            wanted: item indices, `[wanted]`.
+            items: `[1, history]`.
+            lengths: `[1]`.
+            last: of `queries`, `[1, dim]`.
+            table: `self.table()`.
+        """
+        logits: Tensor = table[wanted - 1] @ last[0] + self.bias(wanted)
+        if self.head.repeats is None:
+            return logits
+        habits = self.head.repeats.after(items, lengths, self.vectors(items), last, self.num_items)
+        had = torch.isin(wanted, items)
+        own = wanted[had]
+        habit = habits_of(own, items.expand(len(own), -1), habits.expand(len(own), -1))
+        logits[had] = torch.logaddexp(logits[had], habit)
+        return logits
+
     def scores(self, items: Tensor, lengths: Tensor, table: Tensor | None = None) -> Tensor:
         """Score of every item after each history: `[batch, num_items + 1]`, column 0 (padding) is -inf.
 
         An empty history is scored by the bias alone. `table` is `self.table()`, handed in when it is used often.
         """
-        hidden = self(items)
-        last = hidden[torch.arange(len(items), device=items.device), (lengths - 1).clamp_min(0)]
-        last = last * (lengths > 0).unsqueeze(-1)
+        last = self.queries(items, lengths)
         table = self.table() if table is None else table
         logits = torch.addmm(self.head.bias.to(last.dtype), last, table.T.to(last.dtype)).float()
         logits = functional.pad(logits, (1, 0), value=float("-inf"))

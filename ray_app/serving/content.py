@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_app.schema import PAD
+
 NEIGHBORS = 10
 SHARPNESS = 4
 """Power of the cosine: near texts count much more than far ones."""
@@ -62,13 +64,19 @@ class Placed:
         self._rows[place : place + 1] = [row]
         self._table = None
 
-    def scores(self, trained: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`[users, added]` from `[users, items + 1]`; an item that is like no other gets the mean."""
+    @property
+    def like(self) -> NDArray[np.int64]:
+        """Trained items that some added one is like, each once."""
+        found: NDArray[np.int64] = np.setdiff1d(self._looked_up()[0], [PAD])
+        return found
+
+    def scores(self, trained: NDArray[np.float32], usual: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`[users, added]` from `[users, items + 1]`; an item that is like no other gets the usual score, `[users]`."""
         like, weights = self._looked_up()
         alone = weights.sum(axis=1) == 0
         finite = np.where(np.isfinite(trained[:, like]), trained[:, like], 0)
         found: NDArray[np.float32] = (finite * weights).sum(axis=2)
-        found[:, alone] = trained[:, 1:].mean(axis=1, keepdims=True)
+        found[:, alone] = usual[:, None]
         return found
 
     def vectors(self, trained: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_app.data.dataset import Dataset
-from ray_app.data.sequences import COLUMNS, Histories
+from ray_app.data.sequences import COLUMNS, Histories, Ragged
 from ray_app.schema import PAD
 from ray_app.serving.catalog import Catalog
 from ray_app.serving.schemas import ItemId, UserId
@@ -57,6 +57,11 @@ class Customers:
     def first(self, count: int) -> list[str]:
         """Ids of some users."""
         return list(self._rows)[:count]
+
+    def sample(self, count: int) -> Ragged:
+        """Histories of some users that have one, the same whenever it is asked."""
+        known = Ragged(self._items, self._offsets).keep(self._items != PAD)
+        return known.take(np.random.default_rng(0).permutation(np.flatnonzero(known.lengths))[:count])
 
     def past(self, user: UserId | None, later: list[Event], catalog: Catalog) -> Past:
         """The dataset's events of a user and later ones, in their order of time.

@@ -19,6 +19,7 @@ from ray_app.serving.content import Content, Placed
 from ray_app.serving.customers import NOW, Customers, Event, Past
 from ray_app.serving.events import Change
 from ray_app.serving.reasons import Reasons
+from ray_app.serving.retrieval import LONGEST, Found, Nearest, Wish
 from ray_app.serving.schemas import (
     Filters,
     ItemBody,
@@ -49,6 +50,7 @@ class Predictor:
         *,
         exclude_seen: bool,
         event_types: frozenset[str] | None = None,
+        retrieval: str = "exact",
     ) -> None:
         self.version = version
         self.event_types = event_types
@@ -61,11 +63,12 @@ class Predictor:
         self._reasons = Reasons(index, catalog)
         self._exclude_seen = exclude_seen
         self._num_trained = len(catalog)
+        self._nearest = Nearest.open(scorer, customers, retrieval)
         self._added = Placed(Content(lambda: [catalog.text(item) for item in range(1, self._num_trained + 1)]))
 
     @classmethod
-    def load(cls, storage: Storage, version: Version) -> Self:
-        """Fetch a version, check its hashes, and read the users of its dataset.
+    def load(cls, storage: Storage, version: Version, retrieval: str = "exact") -> Self:
+        """Fetch a version, check its hashes, and read the users of its dataset; `retrieval` as in the settings.
 
         Raises:
             CheckpointError: it is damaged, incomplete or of another program version.
@@ -92,15 +95,22 @@ class Predictor:
             index,
             exclude_seen=exclude_seen,
             event_types=None if types is None else frozenset(types),
+            retrieval=retrieval,
         )
 
     def recommend(self, requests: list[RecommendRequest], later: list[list[Event]]) -> list[RecommendAnswer]:
         """One answer per request; `later` is what happened to each request's user since the dataset was prepared."""
         pasts = [self._past(request, events) for request, events in zip(requests, later, strict=True)]
+        wishes = [self._wish(request, past) for request, past in zip(requests, pasts, strict=True)]
         trained = [past.items[past.items <= self._num_trained].astype(np.int32) for past in pasts]
-        offsets = np.cumsum([0, *map(len, trained)])
-        scores = self._with_added(self._scorer.scores(Ragged(np.concatenate(trained), offsets)))
-        return [self._answer(*each) for each in zip(requests, pasts, scores, strict=True)]
+        histories = Ragged(np.concatenate(trained), np.cumsum([0, *map(len, trained)]))
+        found = self._near(requests, wishes, histories)
+        rest = np.array([row for row in range(len(requests)) if row not in found], np.int64)
+        if len(rest):
+            scores = self._with_added(self._scorer.scores(histories.take(rest)))
+            found |= {row: Found(of_user) for row, of_user in zip(rest.tolist(), scores, strict=True)}
+        answers = zip(requests, pasts, wishes, [found[row] for row in range(len(requests))], strict=True)
+        return [self._answer(*each) for each in answers]
 
     def similar(self, item: ItemId, k: int) -> list[Scored]:
         """Items in stock whose vectors are nearest.
@@ -189,19 +199,37 @@ class Predictor:
 
     def _with_added(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores `[users, items + 1]`, those of added items the weighted mean of the items like them."""
-        return np.concatenate([scores, self._added.scores(scores)], axis=1) if len(self._added) else scores
+        if not len(self._added):
+            return scores
+        return np.concatenate([scores, self._added.scores(scores, scores[:, 1:].mean(axis=1))], axis=1)
 
-    def _answer(self, request: RecommendRequest, past: Past, scores: NDArray[np.float32]) -> RecommendAnswer:
+    def _near(self, requests: list[RecommendRequest], wishes: list[Wish], histories: Ragged) -> dict[int, Found]:
+        """By row of the request what an index finds; for others every item must be looked at."""
+        if self._nearest is None:
+            return {}
+        found: dict[int, Found] = {}
+        for row, query in enumerate(self._nearest.queries(histories)):
+            request, history = requests[row], histories.slice(row, row + 1)
+            number = request.k * (POOL if request.diversity else 1)
+            # A boost may lift any item, and after an empty history nothing but the bias counts.
+            if number <= LONGEST and not request.boost and query.any():
+                near = self._nearest.found(query, history, wishes[row], self._added)
+                found |= {} if near is None else {row: near}
+        return found
+
+    def _wish(self, request: RecommendRequest, past: Past) -> Wish:
         passed = self.catalog.mask(request.filters)
         first = pinned(request.pin, passed, self.catalog)[: request.k]
-        exclude = self._exclude_seen if request.exclude_seen is None else request.exclude_seen
         passed[first] = False
-        if exclude:
+        if self._exclude_seen if request.exclude_seen is None else request.exclude_seen:
             passed[past.items] = False
-        ranked = boosted(scores, request.boost, self.catalog) if request.boost else scores
-        rest = self._top(ranked, passed, request.k - len(first), request.diversity)
-        items = np.concatenate([np.array(first, np.int64), rest])
-        reasons = self._reasons.of(items, past.items, self._vectors, len(first))
+        return Wish(first, passed)
+
+    def _answer(self, request: RecommendRequest, past: Past, wish: Wish, found: Found) -> RecommendAnswer:
+        ranked = boosted(found.scores, request.boost, self.catalog) if request.boost else found.scores
+        rest = self._top(ranked, wish.passed, request.k - len(wish.first), request.diversity, found.among)
+        items = np.concatenate([np.array(wish.first, np.int64), rest])
+        reasons = self._reasons.of(items, past.items, self._vectors, len(wish.first))
         return RecommendAnswer(
             version=self.version,
             user_known=past.known,
@@ -212,12 +240,21 @@ class Predictor:
             ],
         )
 
-    def _top(self, scores: NDArray[np.float32], passed: Mask, k: int, diversity: float) -> NDArray[np.int64]:
-        """The best `k` that pass, or as many as there are."""
+    def _top(
+        self,
+        scores: NDArray[np.float32],
+        passed: Mask,
+        k: int,
+        diversity: float,
+        among: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.int64]:
+        """The best `k` that pass, or as many as there are; where only some items have scores, `among` them."""
         if k == 0:
             return np.zeros(0, np.int64)
-        allowed = np.where(passed, scores, -np.inf).astype(np.float32)
-        items, best = top_k(allowed[None], k * POOL if diversity else k)
+        if among is not None:
+            scores, passed = scores[among], passed[among]
+        places, best = top_k(np.where(passed, scores, -np.inf)[None], k * POOL if diversity else k)
+        items = places if among is None else among[places].astype(np.int32)
         if diversity:
             items, _ = diversified(items, best, self._vectors, k, diversity)
         found: NDArray[np.int64] = items[items != PAD].astype(np.int64)

@@ -176,7 +176,7 @@ class Service:
 
     def _fetch(self, name: str) -> Predictor:
         torch.set_num_threads(self.settings.torch_threads)
-        predictor = Predictor.load(self._storage, self.registry.find(name))
+        predictor = Predictor.load(self._storage, self.registry.find(name), self.settings.retrieval)
         longest = RecommendRequest(history=predictor.sample(WARM_UP_EVENTS))
         for size in (1, self.settings.max_batch):  # the first pass of each kind is slow
             predictor.recommend([longest] * size, [[]] * size)

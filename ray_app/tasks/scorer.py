@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ray_app.checkpoint import fetched, verify
 from ray_app.config import Config
 from ray_app.content.vectors import item_content
+from ray_app.data.batches import pad_histories
 from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import Ragged
 from ray_app.metrics import Scores
@@ -41,8 +42,8 @@ class ModelScorer:
     """A sequence model with its item table at hand."""
 
     def __init__(self, model: SequenceModel, device: torch.device) -> None:
-        self._model = model.to(device).eval()
-        self._table = self._model.table().detach()
+        self._model = model.to(device).eval().flattened()
+        self._table = self._model.head.items.weight.detach()
 
     def scores(self, histories: Ragged) -> Scores:
         """See `Scorer`."""
@@ -51,6 +52,28 @@ class ModelScorer:
     def vectors(self) -> NDArray[np.float32]:
         """See `Answering`."""
         return unit_vectors(self._table)
+
+    def products(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What scores are made of but habits: vectors of the items 1, 2, ... `[items, dim]`, and biases `[items]`."""
+        return self._table.cpu().numpy(), self._model.head.bias.detach().cpu().numpy()
+
+    def queries(self, histories: Ragged) -> NDArray[np.float32]:
+        """What vectors are multiplied with, `[users, dim]`; zeros after an empty history."""
+        items, lengths = self._padded(histories)
+        with torch.no_grad():
+            return self._model.queries(items, lengths).cpu().numpy()
+
+    def scores_of(self, wanted: NDArray[np.int64], history: Ragged, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As `scores`, of some items alone, `[wanted]`, after one history whose query `[dim]` is known."""
+        items, lengths = self._padded(history)
+        last = torch.from_numpy(query[None]).to(items.device)
+        with torch.no_grad():
+            found = self._model.scores_of(torch.from_numpy(wanted).to(items.device), items, lengths, last, self._table)
+        return found.cpu().numpy()
+
+    def _padded(self, histories: Ragged) -> tuple[torch.Tensor, torch.Tensor]:
+        items, lengths = pad_histories(histories, self._model.shape.max_history_len)
+        return items.to(self._table.device), lengths.to(self._table.device)
 
 
 def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config) -> Answering:

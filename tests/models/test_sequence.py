@@ -149,12 +149,12 @@ def test_targets_of_a_query_are_no_negatives_of_it() -> None:
     assert own.isinf().tolist() == [[True, False, True], [False, True, False]]
 
 
-def with_content(id_dropout: float = 0.0, delta_norm: float | None = None) -> SequenceModel:
+def with_content(id_dropout: float = 0.0, delta_norm: float | None = None, repeats: bool = False) -> SequenceModel:
     """Twelve items, five of them known to the backbone, the third without content."""
     torch.manual_seed(0)
     content = functional.normalize(torch.randn(12, 20), dim=1)
     content[2] = 0
-    shape = replace(SHAPE, repeats=False, content_dim=20, delta_norm=delta_norm)
+    shape = replace(SHAPE, repeats=repeats, content_dim=20, delta_norm=delta_norm)
     model = SequenceModel(shape, torch.randperm(12), 5, content=content, id_dropout=id_dropout)
     assert model.backbone.content is not None
     assert model.content is not None
@@ -201,22 +201,38 @@ def test_id_dropout_leaves_content_alone_in_training_only() -> None:
     assert ((model.eval().vectors(items) - content).norm(dim=1) > 1e-3).all()
 
 
-def test_an_item_added_later_is_its_content_and_what_like_items_lend_it() -> None:
+def test_an_item_without_training_is_its_content_and_what_like_items_lend_it() -> None:
     model = with_content().eval()
     assert model.content is not None
     torch.nn.init.normal_(model.head.bias)
     twin = model.content[4:5].repeat(2, 1)
     twin[1] = 0  # nothing is known of it
-    grown = model.extended(twin)
-    table, own = grown.table(), model.own_table()
-    torch.testing.assert_close(table[:12], model.table())
-    lent = table[12] - model.content_vectors(twin[0])
-    assert lent.norm().item() == pytest.approx(own.norm(dim=1).mean().item(), rel=1e-4)
-    assert functional.cosine_similarity(lent, own, dim=1).argmax() == 4
-    assert not table[13].any()
-    assert grown.head.bias[13].item() == pytest.approx(model.head.bias.mean().item())
-    history, length = torch.tensor([[3, 7]]), torch.tensor([2])
-    torch.testing.assert_close(grown.scores(history, length)[:, :13], model.scores(history, length))
+    lent, bias = model.borrowed(twin)
+    own = model.own_table()
+    assert lent[0].norm().item() == pytest.approx(own.norm(dim=1).mean().item(), rel=1e-4)
+    assert functional.cosine_similarity(lent[:1], own, dim=1).argmax() == 4
+    assert not lent[1].any()
+    assert bias[1].item() == pytest.approx(model.head.bias.mean().item())
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_a_flattened_model_scores_the_same_all_or_some(repeats: bool) -> None:
+    model = with_content(repeats=repeats).eval()
+    torch.nn.init.normal_(model.head.bias)
+    flat = model.flattened()
+    assert {name for name, _ in flat.named_parameters()} == {
+        name for name, _ in model.named_parameters() if not name.startswith("backbone.content.")
+    }
+    histories = torch.tensor([[3, 7, 3], [12, 0, 0], [0, 0, 0]])
+    lengths = torch.tensor([3, 1, 0])
+    with torch.no_grad():
+        scores = model.scores(histories, lengths)
+        torch.testing.assert_close(flat.scores(histories, lengths), scores)
+        queries, wanted = flat.queries(histories, lengths), torch.tensor([12, 1, 3, 7])
+        for row in range(3):
+            one = slice(row, row + 1)
+            some = flat.scores_of(wanted, histories[one], lengths[one], queries[one], flat.table())
+            torch.testing.assert_close(some, scores[row, wanted])
 
 
 def test_items_that_no_training_saw_lend_nothing() -> None:
