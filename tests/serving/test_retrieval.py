@@ -47,10 +47,8 @@ def shop(retrieval: str, repeats: bool = True) -> Predictor:
     counts = np.ones(ITEMS + 1)
     users, none = pa.array([f"u{n}" for n in range(USERS)]), np.zeros(USERS, np.int64)
     events = (had, np.arange(len(had)), np.ones(len(had), np.float32), np.arange(len(had), dtype=np.int32))
-    histories = Histories(
-        pa.array([f"u{n}" for n in range(USERS)]), *events, np.arange(USERS + 1) * 6, nothing, nothing
-    )
-    none = sparse.csr_array((ITEMS + 1, ITEMS + 1), dtype=np.float32)
+    histories = Histories(users, *events, np.arange(USERS + 1) * 6, none, none)
+    together = sparse.csr_array((ITEMS + 1, ITEMS + 1), dtype=np.float32)
     index = ItemIndex(counts, counts, np.zeros(ITEMS + 1, np.int64), 0, together)
     scorer = ModelScorer(model, torch.device("cpu"))
     parts = (Catalog(items), Customers(histories, clock=True), index)
