@@ -1,6 +1,7 @@
 """A prepared dataset written out by hand, for tests that need no Ray."""
 
 import json
+from collections import Counter
 
 import pyarrow as pa
 
@@ -38,7 +39,8 @@ def write_dataset(
         storage.write_table(join(uri, path), pa.Table.from_pylist(part, sequences_schema(pa.string())))
         records.append({"path": path, "users": len(part), "train_events": 0, "train_targets": 0})
     id_type = pa.string() if isinstance(items[0]["item_id"], str) else pa.int64()
-    described = [{"item_index": n, "train_count": 0, **item} for n, item in enumerate(items, 1)]
+    trained = Counter(item for events in users.values() for item, _, _ in events[:-1])
+    described = [{"item_index": n, "train_count": trained[n], **item} for n, item in enumerate(items, 1)]
     storage.write_table(join(uri, "items.parquet"), pa.Table.from_pylist(described, items_schema(id_type)))
     events = sum(map(len, users.values()))
     counts = {"rows_in": events, "rows_kept": events, "rows_quarantined": 0, "quarantined": {}, "users": len(users)}

@@ -22,13 +22,13 @@ class Catalog:
         self._ids: list[Any] = [None, *items[Col.ITEM].to_pylist()]
         self._numbers = pa.types.is_integer(items[Col.ITEM].type)
         self._index = {str(item): n for n, item in enumerate(self._ids) if n != PAD}
-        columns = (Col.TITLE, Col.DESCRIPTION, Col.BRAND, Col.CATEGORY)
-        self._texts = {name: [None, *items[name].to_pylist()] for name in columns}
+        self._texts = {name: [None, *items[name].to_pylist()] for name in (Col.TITLE, Col.DESCRIPTION)}
         self._images: dict[int, str] = {}
         prices = items[Col.PRICE].cast(pa.float64()).fill_null(np.nan).to_numpy()
         self._price = np.concatenate([[np.nan], prices])
         self._codes: dict[str, dict[str, int]] = {Col.BRAND: {}, Col.CATEGORY: {}}
-        self._coded = {name: self._encode(name, self._texts[name]) for name in self._codes}
+        self._labels: dict[str, list[str]] = {name: [] for name in self._codes}
+        self._coded = {name: self._encode(name, [None, *items[name].to_pylist()]) for name in self._codes}
         self._available = np.ones(len(self._ids), np.bool_)
         self._available[PAD] = False
 
@@ -51,11 +51,12 @@ class Catalog:
 
     def text(self, item: int) -> str:
         """All that is written of an item."""
-        return " ".join(column[item] for column in self._texts.values() if column[item])
+        written = [column[item] for column in self._texts.values()]
+        return " ".join(text for text in [*written, *(self._label(name, item) for name in self._codes)] if text)
 
     def title(self, item: int) -> str:
         """Its title, or else category, brand and id, as far as they are known."""
-        parts = (self._texts[Col.CATEGORY][item], self._texts[Col.BRAND][item], str(self._ids[item]))
+        parts = (self._label(Col.CATEGORY, item), self._label(Col.BRAND, item), str(self._ids[item]))
         return self._texts[Col.TITLE][item] or " · ".join(part for part in parts if part)
 
     def describe(self, item: int) -> Item:
@@ -64,8 +65,8 @@ class Catalog:
         return Item(
             item_id=self._ids[item],
             title=self.title(item),
-            brand=self._texts[Col.BRAND][item],
-            category=self._texts[Col.CATEGORY][item],
+            brand=self._label(Col.BRAND, item),
+            category=self._label(Col.CATEGORY, item),
             price=None if np.isnan(price) else price,
             image=self._images.get(item),
         )
@@ -137,8 +138,13 @@ class Catalog:
         self._coded = {name: np.concatenate([codes, np.full(more, NOTHING)]) for name, codes in self._coded.items()}
         self._available = np.concatenate([self._available, np.ones(more, np.bool_)])
 
+    def _label(self, column: str, item: int) -> str | None:
+        code = self._coded[column][item]
+        return None if code == NOTHING else self._labels[column][code]
+
     def _encode(self, name: str, labels: list[str | None]) -> NDArray[np.int32]:
+        """Numbers of labels, which are kept once."""
         codes = self._codes[name]
-        return np.array(
-            [NOTHING if label is None else codes.setdefault(label, len(codes)) for label in labels], np.int32
-        )
+        found = [NOTHING if label is None else codes.setdefault(label, len(codes)) for label in labels]
+        self._labels[name] = list(codes)
+        return np.array(found, np.int32)

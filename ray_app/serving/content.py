@@ -21,13 +21,19 @@ class Content:
         self._vectors: Any = None
         self._vectorizer: Any = None
 
-    def like(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Indices of items with the nearest texts, and weights that sum to 1; none without a word in common."""
+    def cosines(self, text: str, others: Sequence[str] = ()) -> NDArray[np.float32]:
+        """Likeness of a text to that of each item, `[items]`, and to other texts, which follow."""
         if self._vectorizer is None:
             self._fit()
         if self._vectors is None:
-            return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        cosine = (self._vectors @ self._vectorizer.transform([text]).T).toarray().ravel()
+            return np.zeros(len(self._texts()) + len(others), np.float32)
+        own = self._vectorizer.transform([text]).T
+        found = [self._vectors @ own, *([self._vectorizer.transform(others) @ own] if len(others) else [])]
+        return np.concatenate([part.toarray().ravel() for part in found])
+
+    def like(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Indices of items with the nearest texts, and weights that sum to 1; none without a word in common."""
+        cosine = self.cosines(text)
         nearest = np.argsort(-cosine, kind="stable")[:NEIGHBORS]
         nearest = nearest[cosine[nearest] > 0]
         weights = cosine[nearest] ** SHARPNESS
@@ -79,10 +85,10 @@ class Placed:
         found[:, alone] = usual[:, None]
         return found
 
-    def vectors(self, trained: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`[added, dim]` from `[items + 1, dim]`, of length 1, or 0 for an item that is like no other."""
+    def vectors(self, of: Callable[[NDArray[np.int64]], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """`[added, dim]`, of length 1, or 0 for an item that is like no other; `of` gives those of trained items."""
         like, weights = self._looked_up()
-        found: NDArray[np.float32] = (trained[like] * weights[:, :, None]).sum(axis=1)
+        found: NDArray[np.float32] = (of(like.ravel()).reshape(*like.shape, -1) * weights[:, :, None]).sum(axis=1)
         found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
         return found
 

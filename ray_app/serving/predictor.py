@@ -13,11 +13,12 @@ from ray_app.data.sequences import Ragged
 from ray_app.evidence.item_index import INDEX_FILE, ItemIndex
 from ray_app.metrics import top_k
 from ray_app.registry import Version
-from ray_app.schema import PAD
+from ray_app.schema import PAD, Col
 from ray_app.serving.catalog import Catalog, Mask
 from ray_app.serving.content import Content, Placed
 from ray_app.serving.customers import NOW, Customers, Event, Past
 from ray_app.serving.events import Change
+from ray_app.serving.likeness import Likeness
 from ray_app.serving.reasons import Reasons
 from ray_app.serving.retrieval import LONGEST, Found, Nearest, Wish
 from ray_app.serving.schemas import (
@@ -51,20 +52,23 @@ class Predictor:
         exclude_seen: bool,
         event_types: frozenset[str] | None = None,
         retrieval: str = "exact",
+        untrained: Mask | None = None,
     ) -> None:
         self.version = version
         self.event_types = event_types
         self.catalog = catalog
         self.customers = customers
         self._scorer = scorer
-        self._trained_vectors = self._vectors = scorer.vectors()
+        self._likeness = Likeness(scorer.table())
         self._index = index
         self._popular = index.by_popularity()
         self._reasons = Reasons(index, catalog)
         self._exclude_seen = exclude_seen
         self._num_trained = len(catalog)
         self._nearest = Nearest.open(scorer, customers, retrieval)
-        self._added = Placed(Content(lambda: [catalog.text(item) for item in range(1, self._num_trained + 1)]))
+        self._content = Content(lambda: [catalog.text(item) for item in range(1, self._num_trained + 1)])
+        self._added = Placed(self._content)
+        self._untrained = np.zeros(self._num_trained + 1, np.bool_) if untrained is None else untrained
 
     @classmethod
     def load(cls, storage: Storage, version: Version, retrieval: str = "exact") -> Self:
@@ -85,7 +89,10 @@ class Predictor:
             except (KeyError, OSError) as error:
                 raise CheckpointError(f"{folder}: not a registered version of this program: {error}") from error
             scorer = open_scorer(folder, dataset, seed, torch.device("cpu"))
-        catalog, customers = Catalog(dataset.items()), Customers.read(dataset)
+        items = dataset.items()
+        catalog, customers = Catalog(items), Customers.read(dataset)
+        # Where there is content, the model's vectors of items that no training saw are made of it.
+        untrained = np.append(False, items[Col.TRAIN_COUNT].to_numpy() == 0) & (dataset.encoder is None)
         types = dataset.manifest.data["event_types"]
         return cls(
             version.name,
@@ -96,6 +103,7 @@ class Predictor:
             exclude_seen=exclude_seen,
             event_types=None if types is None else frozenset(types),
             retrieval=retrieval,
+            untrained=untrained,
         )
 
     def recommend(self, requests: list[RecommendRequest], later: list[list[Event]]) -> list[RecommendAnswer]:
@@ -113,13 +121,18 @@ class Predictor:
         return [self._answer(*each) for each in answers]
 
     def similar(self, item: ItemId, k: int) -> list[Scored]:
-        """Items in stock whose vectors are nearest.
+        """Items in stock whose vectors are nearest; to an item without training those whose texts are.
 
         Raises:
             KeyError: no such item.
         """
         own = self._existing(item)
-        likeness = self._vectors @ self._vectors[own]
+        if own > self._num_trained or self._untrained[own]:
+            added = [self.catalog.text(n) for n in range(self._num_trained + 1, len(self.catalog) + 1)]
+            likeness = np.append(np.float32(0), self._content.cosines(self.catalog.text(own), added))
+        else:
+            likeness = self._likeness.to_all(self._likeness.rows(np.array([own]))[0])
+            likeness[: self._num_trained + 1][self._untrained] = 0  # where they stand is chance
         likeness[own] = -np.inf
         return self._best(likeness, self.catalog.available, k)
 
@@ -195,7 +208,7 @@ class Predictor:
 
     def _place_added(self) -> None:
         if len(self._added):
-            self._vectors = np.concatenate([self._trained_vectors, self._added.vectors(self._trained_vectors)])
+            self._likeness.added = self._added.vectors(self._likeness.rows)
 
     def _with_added(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores `[users, items + 1]`, those of added items the weighted mean of the items like them."""
@@ -229,7 +242,7 @@ class Predictor:
         ranked = boosted(found.scores, request.boost, self.catalog) if request.boost else found.scores
         rest = self._top(ranked, wish.passed, request.k - len(wish.first), request.diversity, found.among)
         items = np.concatenate([np.array(wish.first, np.int64), rest])
-        reasons = self._reasons.of(items, past.items, self._vectors, len(wish.first))
+        reasons = self._reasons.of(items, past.items, self._likeness, len(wish.first))
         return RecommendAnswer(
             version=self.version,
             user_known=past.known,
@@ -256,7 +269,9 @@ class Predictor:
         places, best = top_k(np.where(passed, scores, -np.inf)[None], k * POOL if diversity else k)
         items = places if among is None else among[places].astype(np.int32)
         if diversity:
-            items, _ = diversified(items, best, self._vectors, k, diversity)
+            pool = np.where(items != PAD, np.arange(items.shape[1]) + 1, PAD).astype(np.int32)
+            rows = self._likeness.rows(np.append(PAD, items[0]))
+            items = np.append(PAD, items[0])[diversified(pool, best, rows, k, diversity)[0]]
         found: NDArray[np.int64] = items[items != PAD].astype(np.int64)
         return found
 

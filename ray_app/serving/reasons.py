@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ray_app.evidence.item_index import NEVER, ItemIndex
 from ray_app.serving.catalog import Catalog
+from ray_app.serving.likeness import Likeness
 from ray_app.serving.schemas import Reason
 
 RECENT_ITEMS = 100
@@ -31,28 +32,26 @@ class Reasons:
         self._best_sellers[index.by_popularity()[: max(1, int(size * POPULAR_SHARE))]] = True
         self._new = (index.first != NEVER) & (index.first > index.last_time - NEW_US)
 
-    def of(
-        self, items: NDArray[np.int64], history: NDArray[np.int64], vectors: NDArray[np.float32], pinned: int
-    ) -> list[Reason]:
+    def of(self, items: NDArray[np.int64], history: NDArray[np.int64], likeness: Likeness, pinned: int) -> list[Reason]:
         """One reason for each item.
 
         Args:
             items: item indices.
             history: item indices, oldest first.
-            vectors: of all items, of length 1.
+            likeness: of all items.
             pinned: so many of the first items were pinned.
         """
         recent = np.array(list(dict.fromkeys(history[::-1].tolist()))[:RECENT_ITEMS], np.int64)
         times = Counter(history.tolist())
-        likeness = vectors[items] @ vectors[recent].T
-        in_recent = np.zeros(len(vectors), np.bool_)
-        in_recent[recent] = True
+        alike = likeness.rows(items) @ likeness.rows(recent).T
+        in_recent = np.zeros(self._size, np.bool_)
+        in_recent[recent[recent < self._size]] = True
         return [
             Reason(kind="pinned", text="Chosen by the shop")
             if place < pinned
             else self._again(times[item])
             if item in times
-            else self._of_new_to_user(item, recent, in_recent, likeness[place])
+            else self._of_new_to_user(item, recent, in_recent, alike[place])
             for place, item in enumerate(items.tolist())
         ]
 

@@ -156,7 +156,7 @@ class Nearest:
     def __init__(self, scorer: ModelScorer, index: Shortlist) -> None:
         self.queries = scorer.queries
         self.recall = index.measured.recall
-        vectors, bias = scorer.products()
+        vectors, bias = scorer.table(), scorer.bias()
         self._usual = vectors.mean(axis=0), bias.mean()
         self._scorer, self._index, self._size = scorer, index, len(bias)
 
@@ -171,7 +171,7 @@ class Nearest:
             if retrieval == "ann":
                 log.warning("retrieval: exact, since the ranker reads the scores of all items")
             return None
-        vectors, bias = scorer.products()
+        vectors, bias = scorer.table(), scorer.bias()
         if retrieval == "exact" or (retrieval == "auto" and len(bias) < LARGE):
             return None
         try:

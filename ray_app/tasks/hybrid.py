@@ -41,14 +41,14 @@ class Evidences:
 
     def __init__(self, model: SequenceModel, memory: Memory, device: torch.device, *, exclude_seen: bool) -> None:
         self._model = model.to(device).eval()
-        self._table = self._model.table().detach()
-        self.vectors = unit_vectors(self._table)
+        self.table = self._model.table().detach()
+        self.vectors = unit_vectors(self.table)
         self._memory = memory
         self._exclude_seen = exclude_seen
 
     def describe(self, histories: Ragged) -> tuple[Scores, Pairs, dict[str, NDArray[np.float32]]]:
         """The model's scores of all items, the candidates of each history, and their features."""
-        scores = score(self._model, histories, self._table)
+        scores = score(self._model, histories, self.table)
         evidence = read_memory(self._memory, histories)
         ranked = scores.copy()
         ranked[:, PAD] = np.finfo(np.float32).min
@@ -78,6 +78,10 @@ class HybridScorer:
     def vectors(self) -> NDArray[np.float32]:
         """See `scorer.Answering`."""
         return self._evidences.vectors
+
+    def table(self) -> NDArray[np.float32]:
+        """See `scorer.Answering`."""
+        return self._evidences.table.cpu().numpy()
 
 
 def is_hybrid(folder: Path) -> bool:

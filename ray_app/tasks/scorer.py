@@ -37,6 +37,10 @@ class Answering(Scorer, Protocol):
         """Vectors of length 1 whose product is the likeness of two items, `[num_items + 1, dim]`; row `PAD` is zero."""
         ...
 
+    def table(self) -> NDArray[np.float32]:
+        """Vectors of the items 1, 2, ... as they are scored, `[num_items, dim]`; not to be written to."""
+        ...
+
 
 class ModelScorer:
     """A sequence model with its item table at hand."""
@@ -53,9 +57,13 @@ class ModelScorer:
         """See `Answering`."""
         return unit_vectors(self._table)
 
-    def products(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What scores are made of but habits: vectors of the items 1, 2, ... `[items, dim]`, and biases `[items]`."""
-        return self._table.cpu().numpy(), self._model.head.bias.detach().cpu().numpy()
+    def table(self) -> NDArray[np.float32]:
+        """See `Answering`."""
+        return self._table.cpu().numpy()
+
+    def bias(self) -> NDArray[np.float32]:
+        """What is added to the product of an item's vector with the query, `[num_items]`."""
+        return self._model.head.bias.detach().cpu().numpy()
 
     def queries(self, histories: Ragged) -> NDArray[np.float32]:
         """What vectors are multiplied with, `[users, dim]`; zeros after an empty history."""

@@ -120,7 +120,7 @@ def test_services_on_many_nodes_share_one_redis(start: Start, tmp_path: Path):
 def test_items_are_added_and_sold_out(start: Start):
     site = start()
     best = site.recommend(user_id="u3")["items"][0]
-    body = {"title": best["title"], "category": best["category"], "image": "https://shop/x.png"}
+    body = {name: best[name] for name in ("title", "category", "brand")} | {"image": "https://shop/x.png"}
     put = site.call("PUT", "/v1/items/7000", body)
     assert (put.status, put.json["item_id"], put.json["image"]) == (200, 7000, "https://shop/x.png")
     assert 7000 in ids(site.recommend(user_id="u3", k=1000))

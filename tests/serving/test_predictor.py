@@ -142,7 +142,7 @@ def test_boosts_pins_and_variety(predictor: Predictor):
     assert ids(ask(predictor, k=1, pin=[101, 102])) == [101]
 
     def likeness(answer: RecommendAnswer) -> float:
-        vectors = predictor._vectors[[item.item_id - 99 for item in answer.items]]
+        vectors = predictor._likeness.rows(np.array([item.item_id - 99 for item in answer.items]))
         return float((vectors @ vectors.T).sum())
 
     varied = ask(predictor, user_id="u3", diversity=1.0)
@@ -221,7 +221,7 @@ def test_similar_popular_and_bought_together(predictor: Predictor, dataset: Data
     similar = predictor.similar(104, 1000)
     assert len(similar) == NUM_ITEMS - 1
     assert 104 not in [item.item_id for item in similar]
-    vectors = predictor._vectors
+    vectors = predictor._scorer.vectors()
     assert similar[0].score == pytest.approx(np.sort(vectors[5] @ vectors.T)[-2])
     for question in (predictor.similar, predictor.bought_together):
         with pytest.raises(KeyError):
@@ -272,3 +272,18 @@ def test_boosts_count_in_spreads_of_the_scores(predictor: Predictor):
     assert {item: score for item, score in moved.items() if item != 103} == {
         item: score for item, score in scores.items() if item != 103
     }
+
+
+def test_items_like_one_that_nobody_bought_are_those_whose_texts_are(predictor: Predictor):
+    """What the model has of it is chance, and so is what it has of others like it."""
+    assert predictor._untrained.nonzero()[0].tolist() == [NUM_ITEMS], "the last of the shop"
+    found = predictor.similar(139, NUM_ITEMS)
+    assert len(found) == NUM_ITEMS - 1
+    scores = {item.item_id: item.score for item in found}
+    own = predictor._content.cosines("Cheese number 39 brand0 cheese")
+    assert scores == pytest.approx({100 + n: own[n] for n in range(NUM_ITEMS - 1)})
+    assert (found[0].category, found[0].brand) == ("cheese", "brand0")
+    predictor.put(5000, ItemBody(title="Cheese number 39", category="cheese", brand="brand0"))
+    assert predictor.similar(139, 1)[0].item_id == 5000
+    assert predictor.similar(5000, 1)[0].item_id == 139
+    assert {item.item_id: item.score for item in predictor.similar(104, 1000)}[139] == 0
