@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
-from ray_app.baselines.histories import Matrix, matrix, settled
+from ray_app.baselines.histories import Matrix, bags, settled
 from ray_app.baselines.neighbors import nearest
 from ray_app.data.dataset import Dataset
-from ray_app.data.sequences import COLUMNS, Histories
+from ray_app.data.sequences import COLUMNS, Histories, Ragged
+from ray_app.evidence.together import orders_of
 from ray_app.schema import PAD
 
 INDEX_FILE = "item_index.safetensors"
@@ -41,11 +42,8 @@ class ItemIndex:
     @classmethod
     def fit(cls, dataset: Dataset) -> Self:
         """Count over all parts of a prepared dataset, also those held out: what is served knows today."""
-        parts = [Histories.from_tables([dataset.storage.read_table(uri, COLUMNS)]) for uri in dataset.part_uris]
-        items = np.concatenate([part.items for part in parts])
-        times = np.concatenate([part.times for part in parts])
-        weights = np.concatenate([part.weights for part in parts]).astype(np.float64)
-        users, orders = _numbered(parts)
+        log = Histories.from_tables([dataset.storage.read_table(uri, COLUMNS) for uri in dataset.part_uris])
+        items, times, weights = log.items, log.times, log.weights.astype(np.float64)
         known = (items != PAD) & (weights > 0)
         size = dataset.num_items + 1
         clock = dataset.manifest.data["timestamp_unit"] != "order"
@@ -54,12 +52,15 @@ class ItemIndex:
         first = np.full(size, np.iinfo(np.int64).max)
         np.minimum.at(first, items[known], times[known])
         first[(first == np.iinfo(np.int64).max) | (not clock)] = NEVER
+        had = settled(orders_of(log, dataset.num_items, before_test=False).T)
+        if had.nnz == had.shape[1]:  # one item each
+            had = settled(bags(Ragged(items, log.offsets).keep(known), dataset.num_items).T)
         return cls(
             counts=_sums(items[known], weights[known], size),
             recent=_sums(items[recent], weights[recent], size),
             first=first,
             last_time=last_time,
-            together=_together(items[known], orders[known], users[known], size),
+            together=_together(had),
         )
 
     def by_popularity(self) -> NDArray[np.int64]:
@@ -90,30 +91,15 @@ class ItemIndex:
         )
 
 
-def _numbered(parts: list[Histories]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The user and the order of every event, each numbered through all parts."""
-    users = np.repeat(np.arange(sum(map(len, parts))), np.concatenate([np.diff(part.offsets) for part in parts]))
-    own = np.concatenate([part.orders for part in parts])
-    return users, np.unique(users << 32 | own, return_inverse=True)[1].reshape(-1)
-
-
 def _sums(items: NDArray[np.int32], weights: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     return np.bincount(items, weights, size).astype(np.float64)  # of nothing bincount makes integers
 
 
-def _together(items: NDArray[np.int32], orders: NDArray[np.int64], users: NDArray[np.int64], size: int) -> Matrix:
-    had = _bags(items, orders, size)
-    if had.nnz == len(np.unique(orders)):  # one item each
-        had = _bags(items, users, size)
+def _together(had: Matrix) -> Matrix:
+    """From the orders (or users) that hold each item, `[items + 1, orders]`."""
     cosine = nearest(had, NEIGHBORS)
     alone = np.sqrt(had.sum(axis=1))
-    rows = np.repeat(np.arange(size), np.diff(cosine.indptr))
+    rows = np.repeat(np.arange(len(alone)), np.diff(cosine.indptr))
     common = cosine.data * alone[rows] * alone[cosine.indices]
     doubted = cosine.data * common / (common + DOUBT)
     return settled(sparse.csr_array((doubted, cosine.indices, cosine.indptr), shape=cosine.shape))
-
-
-def _bags(items: NDArray[np.int32], groups: NDArray[np.int64], size: int) -> Matrix:
-    had = matrix(1, items, groups, (size, int(groups.max(initial=0)) + 1))
-    had.data[:] = 1  # however often it stands there
-    return had

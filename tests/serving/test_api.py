@@ -243,6 +243,10 @@ def test_odd_input_that_is_allowed(site: Site):
     history = [100 + n % 40 for n in range(10_000)]
     assert len(site.recommend(history=history, k=7)["items"]) == 7
     assert site.recommend(filters={"category": ["nothing"]})["items"] == []
+    assert ids(site.recommend(filters={"allow": [101, 101, "101"], "deny": [102, 102]})) == [101]
+    assert ids(site.recommend(k=3, pin=[101, "101", 102]))[:2] == [101, 102], "each once"
+    again = site.call("POST", "/v1/recommend:batch", {"requests": [{"user_id": "u3"}] * 3}).json["answers"]
+    assert [ids(answer) for answer in again] == [ids(site.recommend(user_id="u3"))] * 3
     assert site.recommend(user_id=10**40, history=[101.0, -(2**70)], k=2.0)["unknown_items"] == [-(2**70)]
     assert site.recommend(user_id="😀" * 256)["user_known"] is False
     assert len(site.recommend(history=[{"item_id": 101, "timestamp": "2999-01-01T00:00:00Z"}])["items"]) == 10
