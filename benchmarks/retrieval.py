@@ -1,6 +1,6 @@
 """Latency, recall and memory of one predictor over a very large catalogue: every item looked at, and an index.
 
-    python benchmarks/retrieval.py [--items 1000000] [--dim 64] [--threads 1]
+    python benchmarks/retrieval.py [--items 1000000] [--dim 64] [--threads 1] [--requests 1000]
 
 No HTTP and no Ray: single requests to `Predictor.recommend`, whole answers with titles and reasons, each way in a
 process of its own. The shop is made up, as like a trained one as can be told without one: items lie in 5,000 clusters
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from scipy import sparse
 
@@ -35,7 +36,7 @@ from ray_app.serving.predictor import Predictor
 from ray_app.serving.schemas import RecommendRequest
 from ray_app.tasks.scorer import ModelScorer
 
-CLUSTERS, USERS, EVENTS, ASKED = 5000, 20_000, 20, 1000
+CLUSTERS, USERS, EVENTS = 5000, 20_000, 20
 FILTERS = {
     "no filter": {},
     "half of the items": {"price_min": 0.5},
@@ -79,14 +80,16 @@ def shop(num_items: int, dim: int, retrieval: str) -> tuple[Predictor, np.ndarra
     del vectors
     scorer = ModelScorer(model, torch.device("cpu"))
     del model
-    numbers = np.arange(num_items)
+    number, of_cluster, of_category = (
+        pa.array(n).cast(pa.string()) for n in (np.arange(num_items), cluster, cluster % 500)
+    )
     items = pa.table(
         {
-            "item_id": numbers,
-            "title": [f"Item {n}, one of cluster {c}" for n, c in enumerate(cluster.tolist())],
+            "item_id": np.arange(num_items),
+            "title": pc.binary_join_element_wise("Item", number, "of cluster", of_cluster, " "),
             "description": pa.nulls(num_items, pa.string()),
-            "brand": [f"b{c}" for c in cluster.tolist()],
-            "category": [f"c{c % 500}" for c in cluster.tolist()],
+            "brand": pc.binary_join_element_wise("b", of_cluster, ""),
+            "category": pc.binary_join_element_wise("c", of_category, ""),
             "price": rng.random(num_items),
         }
     )
@@ -105,6 +108,7 @@ def shop(num_items: int, dim: int, retrieval: str) -> tuple[Predictor, np.ndarra
     index = ItemIndex(counts, counts, np.zeros(num_items + 1, np.int64), 0, together)
     catalog, customers = Catalog(items), Customers(histories, clock=True)
     del items
+    pa.default_memory_pool().release_unused()  # as `Predictor.load` does
     start = time.perf_counter()
     predictor = Predictor("v", scorer, catalog, customers, index, exclude_seen=True, retrieval=retrieval)
     print(f"# {retrieval}: {time.perf_counter() - start:.0f} s from the loaded model to the first answer", flush=True)
@@ -120,7 +124,7 @@ def measure(arguments: argparse.Namespace) -> None:
     """One way, whose answers go to a file."""
     torch.set_num_threads(arguments.threads)
     predictor, rank = shop(arguments.items, arguments.dim, arguments.only)
-    users = np.random.default_rng(1).integers(0, USERS, ASKED)
+    users = np.random.default_rng(1).integers(0, USERS, arguments.requests)
     found = {}
     for name, filters in FILTERS.items():
         requests = [RecommendRequest(user_id=f"u{user}", k=10, filters=filters) for user in users.tolist()]
@@ -144,6 +148,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--only", choices=("exact", "ann"), help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -167,7 +172,7 @@ def main() -> None:
         times = f"{exact['p50']:10.1f} {exact['p99']:8.1f} {ann['p50']:10.1f} {ann['p99']:8.1f}"
         print(f"{name:<22} {times} {recall:10.4f} {exact['rank']:8.0f}")
     memory = ", ".join(f"{way} {found['rss']:.0f} MB (peak {found['peak']:.0f})" for way, found in results.items())
-    print(f"{ASKED} requests each; memory {memory}; load average at the end {os.getloadavg()[0]:.1f}")
+    print(f"{arguments.requests} requests each; memory {memory}; load average at the end {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

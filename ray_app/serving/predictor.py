@@ -4,6 +4,7 @@ from contextlib import suppress
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -11,7 +12,6 @@ from ray_app.checkpoint import CheckpointError, fetched, read_config, verify
 from ray_app.data.dataset import open_dataset
 from ray_app.data.sequences import Ragged
 from ray_app.evidence.item_index import INDEX_FILE, ItemIndex
-from ray_app.metrics import top_k
 from ray_app.registry import Version
 from ray_app.schema import PAD, Col
 from ray_app.serving.catalog import Catalog, Mask
@@ -19,8 +19,9 @@ from ray_app.serving.content import Content, Placed
 from ray_app.serving.customers import NOW, Customers, Event, Past
 from ray_app.serving.events import Change
 from ray_app.serving.likeness import Likeness
+from ray_app.serving.lists import best, varied
 from ray_app.serving.reasons import Reasons
-from ray_app.serving.retrieval import LONGEST, Found, Nearest, Wish
+from ray_app.serving.retrieval import Found, Nearest
 from ray_app.serving.schemas import (
     Filters,
     ItemBody,
@@ -32,9 +33,8 @@ from ray_app.serving.schemas import (
     Scored,
     UserId,
 )
-from ray_app.serving.wishes import boosted, pinned
+from ray_app.serving.wishes import Wish, boosted, wish_of
 from ray_app.storage import Storage
-from ray_app.tasks.diversity import POOL, diversified
 from ray_app.tasks.scorer import Answering, open_scorer
 
 
@@ -93,6 +93,8 @@ class Predictor:
         catalog, customers = Catalog(items), Customers.read(dataset)
         # Where there is content, the model's vectors of items that no training saw are made of it.
         untrained = np.append(False, items[Col.TRAIN_COUNT].to_numpy() == 0) & (dataset.encoder is None)
+        del items
+        pa.default_memory_pool().release_unused()  # of a large catalogue Arrow would keep as much as was copied from it
         types = dataset.manifest.data["event_types"]
         return cls(
             version.name,
@@ -109,10 +111,10 @@ class Predictor:
     def recommend(self, requests: list[RecommendRequest], later: list[list[Event]]) -> list[RecommendAnswer]:
         """One answer per request; `later` is what happened to each request's user since the dataset was prepared."""
         pasts = [self._past(request, events) for request, events in zip(requests, later, strict=True)]
-        wishes = [self._wish(request, past) for request, past in zip(requests, pasts, strict=True)]
+        wishes = [self._wish(*each) for each in zip(requests, pasts, strict=True)]
         trained = [past.items[past.items <= self._num_trained].astype(np.int32) for past in pasts]
         histories = Ragged(np.concatenate(trained), np.cumsum([0, *map(len, trained)]))
-        found = self._near(requests, wishes, histories)
+        found = {} if self._nearest is None else self._nearest.find(requests, wishes, histories, self._added)
         rest = np.array([row for row in range(len(requests)) if row not in found], np.int64)
         if len(rest):
             scores = self._with_added(self._scorer.scores(histories.take(rest)))
@@ -216,31 +218,14 @@ class Predictor:
             return scores
         return np.concatenate([scores, self._added.scores(scores, scores[:, 1:].mean(axis=1))], axis=1)
 
-    def _near(self, requests: list[RecommendRequest], wishes: list[Wish], histories: Ragged) -> dict[int, Found]:
-        """By row of the request what an index finds; for others every item must be looked at."""
-        if self._nearest is None:
-            return {}
-        found: dict[int, Found] = {}
-        for row, query in enumerate(self._nearest.queries(histories)):
-            request, history = requests[row], histories.slice(row, row + 1)
-            number = request.k * (POOL if request.diversity else 1)
-            # A boost may lift any item, and after an empty history nothing but the bias counts.
-            if number <= LONGEST and not request.boost and query.any():
-                near = self._nearest.found(query, history, wishes[row], self._added)
-                found |= {} if near is None else {row: near}
-        return found
-
     def _wish(self, request: RecommendRequest, past: Past) -> Wish:
-        passed = self.catalog.mask(request.filters)
-        first = pinned(request.pin, passed, self.catalog)[: request.k]
-        passed[first] = False
-        if self._exclude_seen if request.exclude_seen is None else request.exclude_seen:
-            passed[past.items] = False
-        return Wish(first, passed)
+        exclude = self._exclude_seen if request.exclude_seen is None else request.exclude_seen
+        return wish_of(request, past.items if exclude else past.items[:0], self.catalog)
 
     def _answer(self, request: RecommendRequest, past: Past, wish: Wish, found: Found) -> RecommendAnswer:
-        ranked = boosted(found.scores, request.boost, self.catalog) if request.boost else found.scores
-        rest = self._top(ranked, wish.passed, request.k - len(wish.first), request.diversity, found.among)
+        if request.boost:
+            found = found._replace(scores=boosted(found.scores, request.boost, self.catalog))
+        rest = varied(found, wish.passed, request.k - len(wish.first), request.diversity, self._likeness)
         items = np.concatenate([np.array(wish.first, np.int64), rest])
         reasons = self._reasons.of(items, past.items, self._likeness, len(wish.first))
         return RecommendAnswer(
@@ -248,35 +233,13 @@ class Predictor:
             user_known=past.known,
             unknown_items=past.unknown,
             items=[
-                Recommended(**vars(self.catalog.describe(item)), score=float(ranked[item]), reason=why)
+                Recommended(**vars(self.catalog.describe(item)), score=float(found.scores[item]), reason=why)
                 for item, why in zip(items.tolist(), reasons, strict=True)
             ],
         )
 
-    def _top(
-        self,
-        scores: NDArray[np.float32],
-        passed: Mask,
-        k: int,
-        diversity: float,
-        among: NDArray[np.int64] | None = None,
-    ) -> NDArray[np.int64]:
-        """The best `k` that pass, or as many as there are; where only some items have scores, `among` them."""
-        if k == 0:
-            return np.zeros(0, np.int64)
-        if among is not None:
-            scores, passed = scores[among], passed[among]
-        places, best = top_k(np.where(passed, scores, -np.inf)[None], k * POOL if diversity else k)
-        items = places if among is None else among[places].astype(np.int32)
-        if diversity:
-            pool = np.where(items != PAD, np.arange(items.shape[1]) + 1, PAD).astype(np.int32)
-            rows = self._likeness.rows(np.append(PAD, items[0]))
-            items = np.append(PAD, items[0])[diversified(pool, best, rows, k, diversity)[0]]
-        found: NDArray[np.int64] = items[items != PAD].astype(np.int64)
-        return found
-
     def _best(self, scores: NDArray[np.float32], passed: Mask, k: int) -> list[Scored]:
-        return [self._scored(item, float(scores[item])) for item in self._top(scores, passed, k, 0.0).tolist()]
+        return [self._scored(item, float(scores[item])) for item in best(Found(scores), passed, k).tolist()]
 
     def _scored(self, item: int, score: float) -> Scored:
         return Scored(**vars(self.catalog.describe(item)), score=score)

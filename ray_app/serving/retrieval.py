@@ -2,8 +2,8 @@
 
 An item's score is an inner product plus its bias, which becomes one more dimension. Items of great bias or length are
 near every query and would draw all clusters to themselves (Yan et al. 2018, Norm-Ranging LSH, arXiv 1809.08782): so
-the most popular ones, the head, are always looked at, and faiss (IVF, 8 bits a number) searches the others. What is
-found is scored again by the model itself.
+those that could score the most, the head, are always looked at, and faiss (IVF, 8 bits a number) searches the others.
+What is found is scored again by the model itself.
 """
 
 import logging
@@ -20,6 +20,9 @@ from ray_app.schema import PAD
 from ray_app.serving.catalog import Mask
 from ray_app.serving.content import Placed
 from ray_app.serving.customers import Customers
+from ray_app.serving.schemas import RecommendRequest
+from ray_app.serving.wishes import Wish
+from ray_app.tasks.diversity import POOL
 from ray_app.tasks.scorer import Answering, ModelScorer
 
 LARGE = 200_000
@@ -45,26 +48,17 @@ log = logging.getLogger(__name__)
 Vectors = NDArray[np.float32]
 
 
-class Measured(NamedTuple):
-    """How an index was found to do, against looking at everything."""
-
-    recall: float
-    """Share of the exact best ten, over queries of the log's own users."""
-    probes: int
-
-
 class Shortlist:
-    """An index over the vectors `[items, dim]` and biases `[items]` of items 1, 2, ..."""
+    """An index over vectors `[items, dim]` and biases `[items]` of items 1, 2, ..., for queries of length `reach`."""
 
-    def __init__(self, vectors: Vectors, bias: Vectors) -> None:
+    def __init__(self, vectors: Vectors, bias: Vectors, reach: float) -> None:
         faiss = _faiss()
         faiss.omp_set_num_threads(torch.get_num_threads())
         # The bias in the unit of the other dimensions, or clusters would be of equal popularity and nothing else.
         self._scale = np.float32(bias.std() / max(float(vectors.std(axis=0).mean()), 1e-9)) or np.float32(1)
-        weighty = np.linalg.norm(vectors, axis=1) * np.linalg.norm(vectors, axis=1).std() + bias
         size = max(1, int(len(bias) * HEAD))
-        by_weight = np.argpartition(-weighty, size - 1)
-        self._head, tail = np.sort(by_weight[:size]), np.sort(by_weight[size:])
+        by_most = np.argpartition(-(bias + reach * np.linalg.norm(vectors, axis=1)), size - 1)
+        self._head, tail = np.sort(by_most[:size]), np.sort(by_most[size:])
         self._head_rows = self._rows(vectors, bias, self._head)
         clusters = max(1, min(int(2 * np.sqrt(len(tail))), len(tail) // 39))
         self._index: Any = faiss.index_factory(vectors.shape[1] + 1, f"IVF{clusters},SQ8", faiss.METRIC_INNER_PRODUCT)
@@ -72,7 +66,8 @@ class Shortlist:
         self._index.train(self._rows(vectors, bias, tail[learned]))
         for some in np.array_split(tail, max(1, len(tail) // 100_000)):
             self._index.add_with_ids(self._rows(vectors, bias, some), some + 1)
-        self.measured = Measured(0.0, 0)
+        self.recall = 0.0
+        """Share of the exact best ten that was found when it was built."""
 
     @classmethod
     def build(cls, vectors: Vectors, bias: Vectors, queries: Vectors) -> Self | None:
@@ -81,7 +76,7 @@ class Shortlist:
         if not len(queries) or len(bias) < 2 * FOUND:
             log.warning("retrieval: exact, since there is too little to measure an index by")
             return None
-        found = cls(vectors, bias)
+        found = cls(vectors, bias, float(np.linalg.norm(queries, axis=1).mean()))
         everything = np.ones(len(bias) + 1, np.bool_)
         everything[PAD] = False
         best = [1 + torch.topk(torch.from_numpy(vectors @ query + bias), BEST).indices.numpy() for query in queries]
@@ -93,17 +88,12 @@ class Shortlist:
                 if (items := found.candidates(query, everything)) is not None
             ]
             # A query of which too little is found is answered exactly.
-            found.measured = Measured(float(np.mean([*hits, *[1.0] * (len(queries) - len(hits))])), probes)
-            if found.measured.recall >= FLOOR:
+            found.recall = float(np.mean([*hits, *[1.0] * (len(queries) - len(hits))]))
+            if found.recall >= FLOOR:
                 log.info("retrieval: %d of %d clusters find %.4f of the best", probes, found._index.nlist, found.recall)
                 return found
         log.warning("retrieval: exact, since an index finds only %.4f of the best", found.recall)
         return None
-
-    @property
-    def recall(self) -> float:
-        """Share of the exact best ten that was found when it was built."""
-        return self.measured.recall
 
     def candidates(self, query: Vectors, passed: Mask) -> NDArray[np.int64] | None:
         """Indices of items that pass, the best among them; None where the search found too few to be sure of that.
@@ -116,10 +106,8 @@ class Shortlist:
             return np.flatnonzero(passed)
         faiss = _faiss()
         asked = np.append(query, self._scale).astype(np.float32)
-        open_head = passed[self._head + 1]
-        head, weights = self._head[open_head] + 1, self._head_rows[open_head] @ asked
-        if len(head) > FOUND:
-            head = head[np.argpartition(-weights, FOUND - 1)[:FOUND]]
+        weights = np.where(passed[self._head + 1], self._head_rows @ asked, -np.inf)
+        head = 1 + self._head[np.argpartition(-weights, min(FOUND, len(weights)) - 1)[:FOUND]]
         bits = np.packbits(passed, bitorder="little")
         selector = faiss.IDSelectorBitmap(bits)
         settings = faiss.SearchParametersIVF(nprobe=self._index.nprobe, sel=selector)
@@ -130,15 +118,6 @@ class Shortlist:
 
     def _rows(self, vectors: Vectors, bias: Vectors, places: NDArray[np.int64]) -> Vectors:
         return np.column_stack([vectors[places], bias[places] / self._scale]).astype(np.float32)
-
-
-class Wish(NamedTuple):
-    """Which items may be in an answer."""
-
-    first: list[int]
-    """Indices of those that the shop pinned."""
-    passed: Mask
-    """The others, `[items + 1]`."""
 
 
 class Found(NamedTuple):
@@ -154,8 +133,7 @@ class Nearest:
     """Scores of a model's best items, without those of all."""
 
     def __init__(self, scorer: ModelScorer, index: Shortlist) -> None:
-        self.queries = scorer.queries
-        self.recall = index.measured.recall
+        self.recall = index.recall
         vectors, bias = scorer.table(), scorer.bias()
         self._usual = vectors.mean(axis=0), bias.mean()
         self._scorer, self._index, self._size = scorer, index, len(bias)
@@ -184,15 +162,28 @@ class Nearest:
         index = Shortlist.build(vectors, bias, scorer.queries(customers.sample(ASKED)))
         return None if index is None else cls(scorer, index)
 
-    def found(self, query: Vectors, history: Ragged, wish: Wish, added: Placed) -> Found | None:
-        """What can be answered with; None where an index does not do, and every item must be looked at.
+    def find(
+        self, requests: list[RecommendRequest], wishes: list[Wish], histories: Ragged, added: Placed
+    ) -> dict[int, Found]:
+        """By row of the request what it can be answered with; for others every item must be looked at.
 
         Args:
-            query: `[dim]`, of `queries`.
-            history: of one user, whose own items count whether or not they are near.
-            wish: what may be found.
+            requests: what is asked for.
+            wishes: which items may be found.
+            histories: items that the model knows; they count whether or not they are near.
             added: items that were added since, all of which are scored.
         """
+        found: dict[int, Found] = {}
+        for row, query in enumerate(self._scorer.queries(histories)):
+            request, history = requests[row], histories.slice(row, row + 1)
+            number = request.k * (POOL if request.diversity else 1)
+            # A boost may lift any item, and after an empty history nothing but the bias counts.
+            if number <= LONGEST and not request.boost and query.any():
+                near = self._found(query, history, wishes[row], added)
+                found |= {} if near is None else {row: near}
+        return found
+
+    def _found(self, query: Vectors, history: Ragged, wish: Wish, added: Placed) -> Found | None:
         candidates = self._index.candidates(query, wish.passed[: self._size + 1])
         if candidates is None:
             return None
