@@ -114,7 +114,7 @@ class Shortlist:
         _, [tail] = self._index.search(asked[None], FOUND, params=settings)
         if (tail < 0).any():
             return None
-        return np.sort(np.concatenate([head, tail])).astype(np.int64)
+        return np.sort(np.concatenate([head[passed[head]], tail])).astype(np.int64)
 
     def _rows(self, vectors: Vectors, bias: Vectors, places: NDArray[np.int64]) -> Vectors:
         return np.column_stack([vectors[places], bias[places] / self._scale]).astype(np.float32)

@@ -287,3 +287,13 @@ def test_items_like_one_that_nobody_bought_are_those_whose_texts_are(predictor: 
     assert predictor.similar(139, 1)[0].item_id == 5000
     assert predictor.similar(5000, 1)[0].item_id == 139
     assert {item.item_id: item.score for item in predictor.similar(104, 1000)}[139] == 0
+
+
+def test_a_ranker_needs_the_scores_of_all_items(
+    config: Config, versions: dict[str, Version], caplog: pytest.LogCaptureFixture
+):
+    """Its features are shares of the whole catalogue: no index stands in for it, also where one is asked for."""
+    storage = Storage.from_config(config.storage)
+    asked, exact = (Predictor.load(storage, versions["hybrid"], way) for way in ("ann", "exact"))
+    assert "retrieval: exact, since the ranker reads the scores of all items" in caplog.text
+    assert ask(asked, user_id="u3") == ask(exact, user_id="u3")

@@ -1,6 +1,7 @@
 """An index over a catalogue of thousands: it finds what looking at every item finds, whatever the filters."""
 
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -60,13 +61,14 @@ def exact() -> Predictor:
     return shop("exact")
 
 
-@pytest.fixture
-def near(monkeypatch: pytest.MonkeyPatch) -> Predictor:
+@pytest.fixture(scope="module")
+def near() -> Iterator[Predictor]:
     """Every item that passes a filter is scored only where they are very few, as in a large shop."""
-    monkeypatch.setattr(retrieval, "FEW", 100)
-    found = shop("ann")
-    assert found._nearest is not None
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "FEW", 100)
+        found = shop("ann")
+        assert found._nearest is not None
+        yield found
 
 
 def ask(predictor: Predictor, **fields: object) -> RecommendAnswer:
@@ -129,8 +131,9 @@ def test_what_is_best_of_a_user_is_denied_and_the_next_best_are_found(exact: Pre
         assert shared(some, every) >= 0.9
 
 
-def test_own_pinned_and_added_items_are_scored_wherever_they_stand(near: Predictor):
-    exact = shop("exact")
+def test_own_pinned_and_added_items_are_scored_wherever_they_stand(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(retrieval, "FEW", 100)
+    exact, near = shop("exact"), shop("ann")
     for predictor in (exact, near):
         predictor.put(90_000, ItemBody(title="thing of kind5", category="kind5"))
         predictor.put(90_001, ItemBody(title="zzz"))
@@ -170,10 +173,8 @@ def test_a_poor_index_is_refused(caplog: pytest.LogCaptureFixture):
     assert "retrieval: exact, since an index finds only" in caplog.text
 
 
-def test_the_setting(exact: Predictor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+def test_the_setting(exact: Predictor, monkeypatch: pytest.MonkeyPatch):
     assert exact._nearest is None
     assert shop("auto")._nearest is None, "too small a shop to gain by it"
     monkeypatch.setattr(retrieval, "LARGE", ITEMS)
     assert shop("auto")._nearest is not None
-    assert retrieval.Nearest.open(object(), exact.customers, "ann") is None
-    assert "the ranker reads the scores of all items" in caplog.text
