@@ -21,7 +21,7 @@ class Catalog:
     def __init__(self, items: pa.Table) -> None:
         self._ids: list[Any] = [None, *items[Col.ITEM].to_pylist()]
         self._numbers = pa.types.is_integer(items[Col.ITEM].type)
-        self._index = {str(item): n for n, item in enumerate(self._ids) if n != PAD}
+        self._index = {item: n for n, item in enumerate(self._ids) if n != PAD}
         self._texts = {name: [None, *items[name].to_pylist()] for name in (Col.TITLE, Col.DESCRIPTION)}
         self._images: dict[int, str] = {}
         prices = items[Col.PRICE].cast(pa.float64()).fill_null(np.nan).to_numpy()
@@ -42,7 +42,10 @@ class Catalog:
 
     def find(self, item: ItemId) -> int:
         """Index of an item, `PAD` if there is none with this id."""
-        return self._index.get(str(item), PAD)
+        try:
+            return self._index.get(self.own(item), PAD)
+        except ValueError:
+            return PAD
 
     def find_all(self, items: Iterable[ItemId]) -> NDArray[np.int64]:
         """Indices of those that there are, in their order."""
@@ -105,7 +108,7 @@ class Catalog:
         """
         if (index := self.find(item)) == PAD:
             self._ids.append(self.own(item))
-            index = self._index[str(item)] = len(self._ids) - 1
+            index = self._index[self._ids[-1]] = len(self._ids) - 1
             for column in self._texts.values():
                 column.append(None)
             if index == len(self._price):
@@ -127,6 +130,8 @@ class Catalog:
         """
         if not self._numbers:
             return str(item)
+        if isinstance(item, int) and -(2**63) <= item < 2**63:
+            return item
         if not re.fullmatch(r"0|-?[1-9]\d{0,18}", str(item), re.ASCII) or not -(2**63) <= int(item) < 2**63:
             raise ValueError(f"item ids of this catalogue are whole numbers, and {str(item)[:40]!r} is none")
         return int(item)
