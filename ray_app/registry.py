@@ -1,8 +1,8 @@
 """The registry: every model worth keeping with its evidence, and which one is in production.
 
 `{storage}/{name}/models/{version}/` is an inference checkpoint with `metrics.json`, `report.html` and what serving
-needs of the log; it never changes. `production.json` beside the versions names the one in use and all before it. It is
-moved by compare-and-set alone, so of two promotions at once one wins and the other is told.
+needs of the log; it never changes. `production.json` beside the versions (see `production.py`) is moved by
+compare-and-set alone, so of two promotions at once one wins and the other is told.
 """
 
 import json
@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from ray_app import checkpoint
 from ray_app.checkpoint import MANIFEST_FILE, fetched, read_config, read_manifest, verify
 from ray_app.config import fingerprint
 from ray_app.errors import UserError
+from ray_app.production import Kind, Move, Production
 from ray_app.storage import Storage, join
 
 METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"
@@ -30,36 +31,6 @@ class RegistryError(UserError):
     """A version that does not exist, is not good enough, or a promotion that another one overtook."""
 
     exit_code = 6
-
-
-class Move(BaseModel):
-    """One change of what is in production."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: str
-    at: datetime
-    kind: Literal["promoted", "rolled back"]
-    why: str
-
-
-class Production(BaseModel):
-    """`production.json`: all moves, the last of which counts."""
-
-    model_config = ConfigDict(frozen=True)
-
-    moves: tuple[Move, ...] = ()
-
-    @property
-    def version(self) -> str | None:
-        """The version in use, None before the first promotion."""
-        return self.moves[-1].version if self.moves else None
-
-    @property
-    def previous(self) -> str | None:
-        """What was in use before the present version was promoted: where a rollback leads to."""
-        promoted = [n for n, move in enumerate(self.moves) if move.kind == "promoted" and move.version == self.version]
-        return self.moves[promoted[-1] - 1].version if promoted and promoted[-1] else None
 
 
 @dataclass(frozen=True)
@@ -168,21 +139,37 @@ class Registry:
         except ValidationError as error:
             raise RegistryError(f"{path}: damaged, not a record of what is in production") from error
 
-    def move(self, seen: Production, token: str | None, version: str, kind: str, why: str) -> Production:
-        """Put `version` into production, if what is there still is what `production()` gave.
+    def move(
+        self, seen: Production, token: str | None, version: str, kind: Kind, why: str, percent: float | None = None
+    ) -> Production:
+        """Put `version` into production or on trial, if what is there still is what `production()` gave.
 
         Raises:
-            RegistryError: there is no such version, or somebody else was faster.
+            RegistryError: there is no such version, nothing to try it beside, or somebody else was faster.
         """
         self.find(version)
-        step = {"version": version, "at": datetime.now(UTC), "kind": kind, "why": why}
-        after = Production(moves=(*seen.moves, Move.model_validate(step)))
+        if percent is not None and seen.version is None:
+            raise RegistryError(f"nothing is in production beside which {version} could be tried")
+        step = Move(version=version, at=datetime.now(UTC), kind=kind, why=why, percent=percent)
+        after = Production(moves=(*seen.moves, step))
         path, data = join(self._root, PRODUCTION_FILE), after.model_dump_json(indent=1).encode()
         won = self._storage.create(path, data) if token is None else self._storage.replace(path, data, token)
         if not won:
             found = self.production()[0].version
-            raise RegistryError(f"another promotion was faster: {found} is in production now, and {version} is not")
+            raise RegistryError(f"another promotion was faster: {found} is in production now; {version}: not {kind}")
         return after
+
+    def back(self, seen: Production, token: str | None, why: str) -> Production:
+        """End the trial; where none runs, put the version before the present one back into production.
+
+        Raises:
+            RegistryError: there is no way back, or somebody else was faster.
+        """
+        if seen.trial is not None:
+            return self.move(seen, token, seen.trial.version, "ended", why)
+        if seen.previous is None:
+            raise RegistryError(f"nothing was in production before {seen.version or 'now'}")
+        return self.move(seen, token, seen.previous, "rolled back", f"from {seen.version}: {why}")
 
 
 def _summary(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,19 @@ def _without_password(url: str) -> str:
     return url
 
 
+class RollbackConfig(Section):
+    """When the service itself undoes the last move of `production.json`, by the newest answers of what it brought."""
+
+    min_requests: Annotated[int, Field(ge=1, le=1000)] = 100
+    """Nothing is judged by fewer answers; a thousand are remembered."""
+    error_rate: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """A larger share of them failed."""
+    p99_s: Seconds = 2.0
+    """99 of 100 were made faster, waiting for the model not counted; slower ones than this are too slow."""
+    watch_s: Seconds = 1800.0
+    """So long a promoted version is watched; a trial is until it ends."""
+
+
 class ServeConfig(Section):
     """The HTTP service."""
 
@@ -54,3 +67,5 @@ class ServeConfig(Section):
     """A line of JSON for each request: id, route, status and time; nobody's ids."""
     poll_s: Seconds = 2.0
     """How often a replica looks whether another version is in production."""
+    rollback: RollbackConfig | None = RollbackConfig()
+    """Null: only a person moves back."""

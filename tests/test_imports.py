@@ -23,7 +23,7 @@ FLOORS = (
     ("models",),
     ("metrics", "classification_metrics", "baselines", "transferability"),
     ("checkpoint",),
-    ("registry",),
+    ("registry", "production"),
     ("content", "evidence"),
     ("tasks",),
     ("serving",),

@@ -87,6 +87,27 @@ def test_production_moves_and_keeps_its_history(storage: Storage, tmp_path: Path
     assert registry.production()[0].previous is None
 
 
+def test_a_trial_leaves_production_as_it_is(tmp_path: Path):
+    storage = Storage(path=str(tmp_path / "storage"))
+    registry = Registry(storage, "shop")
+    one, two, three = (register(storage, weights, tmp_path).name for weights in (b"one", b"two", b"three"))
+    with pytest.raises(RegistryError, match="nothing is in production beside which"):
+        registry.move(*registry.production(), two, "canary", "", 10)
+    for name in (one, two):
+        registry.move(*registry.production(), name, "promoted", "better")
+    registry.move(*registry.production(), three, "shadow", "to see", 100)
+    present, token = registry.production()
+    assert (present.version, present.previous) == (two, one)
+    assert present.trial is not None
+    assert (present.trial.version, present.trial.percent) == (three, 100)
+    ended = registry.back(present, token, "slow")
+    assert (ended.version, ended.previous, ended.trial) == (two, one, None)
+    with pytest.raises(RegistryError, match="another promotion was faster"):
+        registry.back(present, token, "slow")
+    back = registry.back(*registry.production(), "slow")
+    assert (back.version, back.moves[-1].kind, back.moves[-1].why) == (one, "rolled back", f"from {two}: slow")
+
+
 def test_of_many_promotions_at_once_one_wins_and_the_others_are_told(storage: Storage, tmp_path: Path):
     registry = Registry(storage, "shop")
     names = [register(storage, b"w%d" % n, tmp_path).name for n in range(6)]

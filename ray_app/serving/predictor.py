@@ -64,9 +64,10 @@ class Predictor:
         self._popular = index.by_popularity()
         self._reasons = Reasons(index, catalog)
         self._exclude_seen = exclude_seen
-        self._num_trained = len(catalog)
+        self._num_trained = num_trained = len(catalog)
         self._nearest = Nearest.open(scorer, customers, retrieval)
-        self._content = Content(lambda: [catalog.text(item) for item in range(1, self._num_trained + 1)])
+        # Without self, or nothing of it would be freed before a collection of garbage.
+        self._content = Content(lambda: [catalog.text(item) for item in range(1, num_trained + 1)])
         self._added = Placed(self._content)
         self._untrained = np.zeros(self._num_trained + 1, np.bool_) if untrained is None else untrained
 

@@ -30,12 +30,14 @@ from ray_app.serving.schemas import (
     ItemBody,
     ItemsAnswer,
     Label,
+    Lately,
     Model,
     ModelsAnswer,
     NewEvent,
     RecommendAnswer,
     RecommendRequest,
     Scored,
+    Trial,
 )
 from ray_app.serving.service import Service
 
@@ -150,18 +152,21 @@ async def put_item(item_id: PathId, body: ItemBody, service: Served) -> Response
 
 @router.get("/v1/models", response_model=ModelsAnswer)
 async def models(service: Served) -> Response:
-    """All registered versions, and which of them answer."""
+    """All registered versions, which of them answer, and how they do in the replica that was asked."""
+    versions = service.versions
     found = [
         Model(
             version=version.name,
             registered_at=version.registered_at,
             ndcg_at_10=version.summary[version.main],
-            in_production=version.name == service.production,
-            loaded=version.name in service.loaded,
+            in_production=version.name == versions.production,
+            loaded=version.name in versions.loaded,
+            trial=_trial(service, version.name),
+            lately=_lately(service, version.name),
         )
-        for version in await service.versions()
+        for version in await service.registered()
     ]
-    return _json(ModelsAnswer(models=found, refused=service.refused))
+    return _json(ModelsAnswer(models=found, refused=versions.refused))
 
 
 @router.get("/healthz", response_model=dict[str, str])
@@ -211,6 +216,22 @@ def _existing(service: Service, item_id: str) -> None:
 
 def _no_item() -> ProblemError:
     return ProblemError(HTTPStatus.NOT_FOUND, "no item of the catalogue has this id")
+
+
+def _trial(service: Service, version: str) -> Trial | None:
+    move, _ = service.versions.trial or (None, None)
+    if move is None or move.version != version or move.percent is None:
+        return None
+    return Trial(kind="canary" if move.kind == "canary" else "shadow", percent=move.percent)
+
+
+def _lately(service: Service, version: str) -> Lately | None:
+    if (loaded := service.versions.loaded.get(version)) is None:
+        return None
+    record = loaded.record
+    return Lately(
+        requests=record.requests, error_rate=record.error_rate, p99_s=record.p99_s, overlap_at_k=record.overlap
+    )
 
 
 def _row(place: int, event: NewEvent, now: int, predictor: Predictor) -> NewRow:

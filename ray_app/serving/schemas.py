@@ -222,6 +222,26 @@ class Availability(Wire):
     available: StrictBool
 
 
+class Trial(BaseModel):
+    """How a version is tried beside the one in production."""
+
+    kind: Literal["canary", "shadow"]
+    percent: float
+    """Of the users who give an id."""
+
+
+class Lately(BaseModel):
+    """The newest answers of a version by the replica that was asked, since the last promotion or trial."""
+
+    requests: int
+    error_rate: float
+    """Share that another version had to answer."""
+    p99_s: float | None
+    """Time to compute, waiting not counted."""
+    overlap_at_k: float | None
+    """Of a shadow: mean overlap of its lists with those that were given."""
+
+
 class Model(BaseModel):
     """A registered version."""
 
@@ -232,6 +252,8 @@ class Model(BaseModel):
     in_production: bool
     loaded: bool
     """Whether the replica that answered can be asked for it."""
+    trial: Trial | None
+    lately: Lately | None
 
 
 class ModelsAnswer(BaseModel):

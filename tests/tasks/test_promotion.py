@@ -13,6 +13,7 @@ from ragged import ragged
 from ray_app.checkpoint import fetched
 from ray_app.config import Config, apply_overrides
 from ray_app.data.dataset import Dataset
+from ray_app.errors import ConfigError
 from ray_app.registry import Registry, RegistryError, Version
 from ray_app.storage import Storage
 from ray_app.tasks.recommender import build_model
@@ -20,7 +21,7 @@ from ray_app.tasks.scorer import load_scorer
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Progress, Snapshot
 
-OPTIONS = {"version": None, "rollback": False, "list": False, "force": False}
+OPTIONS = {"version": None, "rollback": False, "list": False, "force": False, "canary": None, "shadow": None}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,27 @@ def test_only_what_is_better_replaces_what_is_there(
         promoted(config, monkeypatch, rollback=True)
     promoted(config, monkeypatch, list=True)
     assert "rolled back" in capsys.readouterr().out
+
+
+def test_a_trial_goes_beside_what_is_there_and_ends_first(
+    versions: dict[str, Version], config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    poor, good = versions["poor"].name, versions["good"].name
+    registry = Registry(stages.Storage.from_config(config.storage), config.name)
+    promoted(config, monkeypatch, version=poor, force=True)
+    assert promoted(config, monkeypatch, canary=10.0) == poor, "it stays in production"
+    assert f"{good}: canary of 10% of the users" in capsys.readouterr().out
+    trial = registry.production()[0].trial
+    assert trial is not None
+    assert (trial.version, trial.kind, trial.percent) == (good, "canary", 10)
+    promoted(config, monkeypatch, list=True)
+    assert "canary of 10%" in " ".join(capsys.readouterr().out.split())
+    assert promoted(config, monkeypatch, rollback=True) == poor, "the trial ends first"
+    assert registry.production()[0].trial is None
+    promoted(config, monkeypatch, shadow=50.0)
+    assert promoted(config, monkeypatch, force=True) == good, "what is on trial is promoted"
+    with pytest.raises(ConfigError, match="takes no --version"):
+        promoted(config, monkeypatch, rollback=True, version=poor)
 
 
 def test_a_version_is_a_checkpoint_like_any_other(versions: dict[str, Version], small_dataset: Dataset, config: Config):
