@@ -78,9 +78,11 @@ class Versions:
 
     async def judge(self) -> None:
         """Undo the last move if what it brought breaks a rule; other replicas follow as they follow any move."""
-        rules, move = self._settings.rollback, self._present.moves[-1]
-        loaded = self.loaded.get(move.version)
-        if rules is None or loaded is None or not self._is_watched(move, timedelta(seconds=rules.watch_s)):
+        rules, moves = self._settings.rollback, self._present.moves
+        if rules is None or not moves or not self._is_watched(moves[-1], timedelta(seconds=rules.watch_s)):
+            return
+        move, loaded = moves[-1], self.loaded.get(moves[-1].version)
+        if loaded is None:
             return
         if (fault := loaded.record.fault(rules)) is not None:
             with suppress(RegistryError):  # another replica was faster

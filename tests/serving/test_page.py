@@ -7,6 +7,9 @@ import pytest
 from browser import Browser, browser
 from http_service import Site
 
+from ray_app.config import Config
+from ray_app.registry import Registry
+from ray_app.storage import Storage
 from tests.serving.test_api import Start, production, start
 
 __all__ = ["production", "start"]
@@ -64,20 +67,38 @@ def test_it_is_used_by_keyboard_alone(start: Start, desktop: Browser):
     assert {"next", "bought", "version", "other", "category", "unseen", "open", "buy"} <= seen
 
 
-def test_a_filter_and_two_models_side_by_side(start: Start, production, versions, desktop: Browser):
+def test_two_models_side_by_side(start: Start, production, versions, desktop: Browser):
     production("two")
     production("one")
-    site = start()
+    site, two = start(), versions["two"].name
     desktop.open(f"http://127.0.0.1:{site.port}/#u3")
     desktop.wait_for(f"{TITLES}.length === 12")
     desktop.run(
         "document.getElementById('other').value = arguments[0];"
         "document.getElementById('other').dispatchEvent(new Event('change'))",
-        versions["two"].name,
+        two,
     )
     desktop.wait_for(f"{TITLES}.length === 24")
-    two = titles(site, user_id="u3", version=versions["two"].name)
-    assert desktop.run(f"return {TITLES}") == [*titles(site, user_id="u3"), *two]
+    ours, theirs = titles(site, user_id="u3", version=versions["one"].name), titles(site, user_id="u3", version=two)
+    assert desktop.run(f"return {TITLES}") == [*ours, *theirs]
+    shared = len(set(ours) & set(theirs))
+    assert 0 < shared < 12
+    headings = desktop.run("return [...document.querySelectorAll('#columns h3')].map((title) => title.textContent)")
+    assert headings[0].endswith(f"(in production) · {shared} of 12 in both")
+    assert desktop.run("return document.querySelectorAll('.card.alone').length") == 2 * (12 - shared)
+
+
+def test_what_is_tried_stands_beside_what_is_in_production(
+    start: Start, production, versions, config: Config, desktop: Browser
+):
+    production("one")
+    registry = Registry(Storage.from_config(config.storage), config.name)
+    registry.move(*registry.production(), versions["two"].name, "canary", "test", 10)
+    site = start()
+    desktop.open(f"http://127.0.0.1:{site.port}/#u3")
+    desktop.wait_for(f"{TITLES}.length === 24")
+    second = desktop.run("return document.querySelectorAll('#columns h3')[1].textContent")
+    assert second.startswith(f"Model {versions['two'].name[:8]} (canary, 10%) · ")
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(start: Start):

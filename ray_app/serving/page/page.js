@@ -1,7 +1,7 @@
 // A shop window on the API: everything shown here was asked for at /v1.
 "use strict";
 const $ = (id) => document.getElementById(id);
-const state = { users: [], user: null, shown: new Map(), asked: 0 };
+const state = { users: [], user: null, shown: new Map(), names: new Map(), asked: 0 };
 
 async function call(path, body, method = body ? "POST" : "GET") {
   const headers = { "content-type": "application/json" };
@@ -74,7 +74,7 @@ function fill(list, items, none) {
   if (!items.length) list.append(Object.assign(document.createElement("li"), { className: "empty", textContent: none }));
 }
 
-function card(item, before) {
+function card(item, before, beside) {
   const made = $("card").content.firstElementChild.cloneNode(true);
   made.querySelector(".open").replaceWith(opener(item));
   const reason = made.querySelector(".reason");
@@ -84,6 +84,7 @@ function card(item, before) {
   buy.setAttribute("aria-label", `Buy ${item.title}`);
   buy.addEventListener("click", telling(() => purchase(item)));
   if (before && !before.includes(String(item.item_id))) made.classList.add("fresh");
+  if (beside && !beside.includes(String(item.item_id))) made.classList.add("alone");
   return made;
 }
 
@@ -94,20 +95,30 @@ async function purchase(item) {
   say(`${item.title} bought; ${change}.`);
 }
 
-async function column(version, place) {
+function ask(version) {
   const category = $("category").value;
-  const answer = await call("/v1/recommend", {
+  return call("/v1/recommend", {
     user_id: state.user, k: 12, version: version || null,
     filters: category ? { category: [category] } : {}, ...($("unseen").checked ? { exclude_seen: true } : {}),
   });
+}
+
+const idsOf = (answer) => answer.items.map((item) => String(item.item_id));
+
+function column(answer, place, other) {
   const before = state.shown.get(place);
-  const known = answer.items.map((item) => String(item.item_id));
+  const known = idsOf(answer);
+  const beside = other && idsOf(other);
   const box = document.createElement("div");
   const title = document.createElement("h3");
-  title.textContent = `Model ${answer.version}${answer.user_known ? "" : " · nothing is known of this customer"}`;
+  const shared = beside && known.filter((id) => beside.includes(id)).length;
+  const notes = [state.names.get(answer.version) || answer.version.slice(0, 8)];
+  if (!answer.user_known) notes.push("nothing is known of this customer");
+  if (beside) notes.push(`${shared} of ${known.length} in both`);
+  title.textContent = `Model ${notes.join(" · ")}`;
   const list = document.createElement("ol");
   list.className = "cards";
-  fill(list, answer.items.map((item) => card(item, before)), "Nothing passes this filter.");
+  fill(list, answer.items.map((item) => card(item, before, beside)), "Nothing passes this filter.");
   box.append(title, list);
   const fresh = before ? known.filter((id) => !before.includes(id)).length : 0;
   return { box, known, fresh, moved: before && before.join() !== known.join() };
@@ -116,15 +127,14 @@ async function column(version, place) {
 async function refresh() {
   const turn = ++state.asked;
   const other = $("other").value;
-  const [past, first, second] = await Promise.all([
+  const [past, ...answers] = await Promise.all([
     call(`/v1/users/${idPath(state.user)}/history?k=40`),
-    column($("version").value, 0),
-    other ? column(other, 1) : null,
+    ...[$("version").value, other].slice(0, other ? 2 : 1).map(ask),
   ]);
   if (turn !== state.asked) return {}; // somebody else was chosen meanwhile
   fill($("bought"), past.items.map((item) => row(item, item.timestamp ? item.timestamp.slice(0, 10) : "")), "Nothing yet.");
   $("bought-count").textContent = past.items.length ? "newest first" : "";
-  const shown = [first, second].filter(Boolean);
+  const shown = answers.map((answer, place) => column(answer, place, answers[1 - place]));
   shown.forEach((each, place) => state.shown.set(place, each.known));
   $("columns").classList.toggle("two", shown.length > 1);
   $("columns").replaceChildren(...shown.map((each) => each.box));
@@ -132,7 +142,7 @@ async function refresh() {
   for (const label of new Set(past.items.map((item) => item.category).filter(Boolean).sort())) {
     if (!categories.has(label)) $("category").add(new Option(label, label));
   }
-  return first;
+  return shown[0];
 }
 
 async function choose(user) {
@@ -157,16 +167,21 @@ async function show(item) {
   $("item").scrollTop = 0;
 }
 
+function nameOf(model) {
+  const standing = model.in_production ? " (in production)" : model.trial ? ` (${model.trial.kind}, ${model.trial.percent}%)` : "";
+  return model.version.slice(0, 8) + standing;
+}
+
 async function begin() {
   const [users, models] = await Promise.all([call("/v1/users?k=200"), call("/v1/models")]);
   $("access").hidden = true;
   state.users = users;
   $("users").replaceChildren(...users.map((user) => new Option(user)));
   const loaded = models.models.filter((model) => model.loaded);
-  const name = (model) => `${model.version.slice(0, 8)}${model.in_production ? " (in production)" : ""}`;
-  const named = loaded.map((model) => [name(model), model.version, model.in_production]);
-  $("version").replaceChildren(...named.map(([text, value, chosen]) => new Option(text, value, chosen, chosen)));
-  for (const [text, value] of named) $("other").add(new Option(text, value));
+  state.names = new Map(loaded.map((model) => [model.version, nameOf(model)]));
+  const options = (chosen) => loaded.map((model) => new Option(nameOf(model), model.version, chosen(model), chosen(model)));
+  $("version").replaceChildren(...options((model) => model.in_production));
+  $("other").replaceChildren(new Option("nothing", ""), ...options((model) => model.trial !== null));
   await choose(decodeURIComponent(location.hash.slice(1)) || users[0] || "somebody new");
 }
 
