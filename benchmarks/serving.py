@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,7 @@ class Caller:
         self._bodies = bodies
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.times: list[float] = []
-        self.failed = 0
+        self.statuses: Counter[int] = Counter()
 
     async def ask(self, due: float) -> None:
         """One request; its time counts from `due`."""
@@ -60,7 +61,7 @@ class Caller:
         [length] = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-len")]
         await reader.readexactly(length)
         self.times.append((time.perf_counter() - due) * 1000)
-        self.failed += not head.startswith(b"HTTP/1.1 200")
+        self.statuses[int(head[9:12])] += 1
 
 
 def request_bodies(url: str) -> list[bytes]:
@@ -105,7 +106,8 @@ async def open_loop(url: str, bodies: list[bytes], rate: float, seconds: float) 
 def report(name: str, callers: list[Caller], seconds: float) -> None:
     times = np.concatenate([caller.times for caller in callers])
     p50, p99 = np.quantile(times, [0.5, 0.99])
-    failed = sum(caller.failed for caller in callers)
+    statuses = sum((caller.statuses for caller in callers), Counter())
+    failed = statuses.total() - statuses[200]
     print(
         f"{name:<34} p50 {p50:7.1f} ms  p99 {p99:7.1f} ms  {len(times) / seconds:6.0f}/s  failed {failed}", flush=True
     )
@@ -121,14 +123,13 @@ def measure(name: str, url: str, rates: list[float], seconds: float) -> None:
 
 
 @contextmanager
-def plain(arguments: argparse.Namespace) -> Iterator[str]:
+def plain(config: str, overrides: list[str]) -> Iterator[str]:
     """The same application on uvicorn, in a process of its own, without Ray."""
     with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
         probe.close()
-        command = [sys.executable, __file__, "--config", arguments.config, "--plain", folder, "--url", url]
-        command += arguments.overrides
+        command = [sys.executable, __file__, "--config", config, "--plain", folder, "--url", url, *overrides]
         process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
         try:
             while process.poll() is None:
@@ -166,7 +167,7 @@ def main() -> None:
         return
     random.seed(0)
     measure("Ray Serve", arguments.url, arguments.rates, arguments.seconds)
-    with plain(arguments) as url:
+    with plain(arguments.config, arguments.overrides) as url:
         measure("plain uvicorn", url, arguments.rates, arguments.seconds)
     print(f"load average at the end: {os.getloadavg()[0]:.1f}")
 

@@ -41,10 +41,11 @@ def main(config: Config, options: Namespace) -> None:
     with connected():
         from ray import serve  # noqa: PLC0415 (reads the environment set above)
 
-        from ray_app.serving.app import build_app  # noqa: PLC0415 (as above)
+        from ray_app.serving.app import build_app, grpc_options  # noqa: PLC0415 (as above)
 
         quiet = {"enable_access_log": False}  # Ray's would name users, by their paths
-        serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=quiet)
+        address = {"host": settings.host, "port": settings.port}
+        serve.start(http_options=address, grpc_options=grpc_options(settings), logging_config=quiet)
         serve.run(build_app(config))
         print(f"serving {version} at http://{settings.host}:{settings.port}", flush=True)
         if "RAY_ADDRESS" in os.environ:

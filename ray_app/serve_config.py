@@ -36,8 +36,11 @@ class ServeConfig(Section):
     host: str = "127.0.0.1"
     """Off loopback (0.0.0.0) API keys are asked for, unless require_keys says otherwise."""
     port: Annotated[int, Field(ge=1, le=65_535)] = 8000
+    grpc_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    """Also listen for gRPC (ray_app/serving/rpc/recommend.proto). Ray Serve does so on all addresses, whatever host is,
+    so API keys are asked for."""
     require_keys: bool | None = None
-    """Unset: off loopback alone."""
+    """Unset: off loopback, or with gRPC."""
     api_keys_file: str | None = None
     """Lines `name:sha256` that `jobs/serve.py --new-key` prints; the variable RETAIL_API_KEYS may hold them instead."""
     state_path: str = "state"

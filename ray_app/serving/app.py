@@ -8,16 +8,18 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, gRPCOptions
 from ray.serve.schema import LoggingConfig
 
 from ray_app.config import Config, load_config
 from ray_app.errors import ConfigError
+from ray_app.serve_config import ServeConfig
 from ray_app.serving.api import build_api
 from ray_app.serving.keys import read_keys
 from ray_app.serving.meters import Meters
 from ray_app.serving.redis_store import VARIABLE as REDIS_PASSWORD
 from ray_app.serving.redis_store import RedisStore
+from ray_app.serving.rpc import servicer
 from ray_app.serving.service import Service
 from ray_app.serving.store import ActorStore, Store
 from ray_app.storage import Storage
@@ -70,8 +72,17 @@ def build_app(config: Config) -> Application:
                 min_replicas=settings.num_replicas, max_replicas=settings.max_replicas, target_ongoing_requests=waiting
             )
         }
+
+    @serve.ingress(application)
+    class Recommender:
+        """The HTTP application, and what gRPC calls."""
+
+        async def Recommend(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802 (as in recommend.proto)
+            """See `servicer.recommend`."""
+            return await servicer.recommend(self.app, request, grpc_context)  # type: ignore[attr-defined]
+
     deployment = serve.deployment(
-        serve.ingress(application)(),
+        Recommender,
         name="recommender",
         ray_actor_options={"num_cpus": settings.cpus_per_replica},
         max_ongoing_requests=settings.max_waiting + settings.max_batch + MARGIN,
@@ -82,6 +93,14 @@ def build_app(config: Config) -> Application:
     )
     bound: Application = deployment.bind()
     return bound
+
+
+def grpc_options(settings: ServeConfig) -> gRPCOptions | None:
+    """What `serve.start` is told of gRPC; None where it is off."""
+    if settings.grpc_port is None:
+        return None
+    function = f"{servicer.__name__}.{servicer.add_to_server.__name__}"
+    return gRPCOptions(port=settings.grpc_port, grpc_servicer_functions=[function])
 
 
 def _log_requests() -> None:

@@ -67,8 +67,8 @@ def read_keys(settings: ServeConfig, environment: dict[str, str]) -> Keys | None
     Raises:
         ConfigError: keys are asked for, and there are none.
     """
-    required = not is_loopback(settings.host) if settings.require_keys is None else settings.require_keys
-    if not required:
+    open_to_others = settings.grpc_port is not None or not is_loopback(settings.host)
+    if not (open_to_others if settings.require_keys is None else settings.require_keys):
         return None
     if settings.api_keys_file is not None:
         try:
@@ -77,9 +77,10 @@ def read_keys(settings: ServeConfig, environment: dict[str, str]) -> Keys | None
             raise ConfigError([f"serve.api_keys_file: {settings.api_keys_file}: {error.strerror}"]) from error
     if environment.get(VARIABLE):
         return Keys.parse(environment[VARIABLE], VARIABLE)
+    gate = f"serve.host: {settings.host}" if settings.grpc_port is None else f"serve.grpc_port: {settings.grpc_port}"
     raise ConfigError(
         [
-            f"serve.host: {settings.host} is not loopback, so API keys are needed: `jobs/serve.py --new-key NAME` "
+            f"{gate} is not loopback, so API keys are needed: `jobs/serve.py --new-key NAME` "
             f"makes one for serve.api_keys_file or {VARIABLE}; serve.require_keys=false does without"
         ]
     )

@@ -4,15 +4,20 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 import yaml
+from google.protobuf.json_format import MessageToDict
 from s3_server import free_ports
 
 from ray_app.config import Config, apply_overrides
 from ray_app.errors import ConfigError
 from ray_app.registry import Registry, Version
 from ray_app.serving.client import Client
+from ray_app.serving.rpc import recommend_pb2 as messages
+from ray_app.serving.rpc.servicer import METHOD, SERVICE
 from ray_app.storage import Storage, join
 
 pytestmark = pytest.mark.cluster
@@ -24,19 +29,24 @@ def test_a_killed_replica_loses_nothing(
     import ray
     from ray import serve
 
-    from ray_app.serving.app import build_app
+    from ray_app.serving.app import build_app, grpc_options
     from ray_app.serving.store import NAMESPACE
 
-    [port], storage = free_ports(1), Storage.from_config(config.storage)
+    [port, grpc_port], storage = free_ports(2), Storage.from_config(config.storage)
     registry = Registry(storage, config.name)
     registry.move(*registry.production(), versions["hybrid"].name, "promoted", "test")
-    ours = apply_overrides(config, [f"serve.state_path={tmp_path}", "serve.poll_s=0.2", "serve.log_requests=false"])
+    settings = ["serve.poll_s=0.2", "serve.log_requests=false", f"serve.grpc_port={grpc_port}"]
+    ours = apply_overrides(config, [f"serve.state_path={tmp_path}", *settings, "serve.require_keys=false"])
     try:
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        serve.start(http_options={"host": "127.0.0.1", "port": port}, grpc_options=grpc_options(ours.serve))
         serve.run(build_app(ours), name="test")
         client = Client(f"http://127.0.0.1:{port}", attempts=40)
         before = client.recommend("u3")
         assert before["version"] == versions["hybrid"].name
+        assert called(grpc_port, {"user_id": "u3"}) == before, "gRPC gives the answer of HTTP"
+        with pytest.raises(grpc.RpcError) as refused:
+            called(grpc_port, {"user_id": "u3", "k": 0})
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert client.post_events([{"user_id": "u3", "item_id": 120}])["accepted"] == 1
         [actor] = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if "recommender" in actor["name"]]
         handle = ray.get_actor(**actor)
@@ -54,6 +64,24 @@ def test_a_killed_replica_loses_nothing(
         storage.delete_tree(join(storage.root(config.name), "models", "production.json"))
         serve.shutdown()
         ray.kill(ray.get_actor(f"events-{config.name}", NAMESPACE))
+
+
+def called(port: int, fields: dict[str, Any]) -> Any:
+    """What `Recommend` answers, as HTTP would write it."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        method = channel.unary_unary(
+            f"/{SERVICE}/{METHOD}",
+            messages.RecommendRequest.SerializeToString,
+            messages.RecommendAnswer.FromString,
+        )
+        reply = method(messages.RecommendRequest(**fields), timeout=60)
+    answer = MessageToDict(reply, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    empty = dict.fromkeys(("brand", "category", "price", "image"))
+    for item in answer["items"]:
+        reason = {"item_id": None, **item["reason"]}
+        reason["item_id"] = reason["item_id"] and int(reason["item_id"])
+        item |= {**empty, **item, "item_id": int(item["item_id"]), "reason": reason}
+    return answer
 
 
 def test_an_application_from_a_file(config: Config, tmp_path: Path):

@@ -1,0 +1,1 @@
+"""gRPC beside HTTP: the same application, asked in protocol buffers."""
