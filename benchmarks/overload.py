@@ -19,8 +19,7 @@ from collections import Counter
 
 import numpy as np
 import psutil
-from rollout import on_ray_serve
-from serving import Caller, closed_loop, request_bodies
+from serving import Caller, closed_loop, on_ray_serve, request_bodies
 
 NONE = 0
 """Status of what was not answered at all."""

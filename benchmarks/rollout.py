@@ -14,49 +14,20 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import psutil
+from serving import JOBS, on_ray_serve
 
 from ray_app.config import load_config
 from ray_app.registry import Registry
 from ray_app.serving.client import Client, ClientError
 from ray_app.storage import Storage
 
-JOBS = Path(__file__).parents[1] / "jobs"
 THREADS = 128
-START_S = 180
-
-
-@contextmanager
-def on_ray_serve(config: str, overrides: list[str]) -> Iterator[tuple[str, psutil.Process]]:
-    """The service in processes of its own: its address, and the process from which the others come."""
-    port = load_config(config, overrides).serve.port
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, str(JOBS / "serve.py"), "--config", config, "serve.log_requests=false", *overrides]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + START_S
-            while True:
-                try:
-                    Client(url, attempts=1).call("GET", "/readyz")
-                    break
-                except ClientError:
-                    assert process.poll() is None, "the service ended"
-                    assert time.monotonic() < deadline, "the service is not ready"
-                    time.sleep(0.5)
-            yield url, psutil.Process(process.pid)
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def replicas(service: psutil.Process) -> list[psutil.Process]:

@@ -1,11 +1,12 @@
-"""Latency and throughput of the service beside the same application on plain uvicorn, in one run.
+"""Latency, throughput and CPU time of the service beside the same application on plain uvicorn, in one run.
 
-    python jobs/serve.py --config X.yaml serve.log_requests=false [serve.port=8000] &
-    python benchmarks/serving.py --config X.yaml --url http://127.0.0.1:8000 [key=value ...]
+    python benchmarks/serving.py --config X.yaml [serve.port=8000] [key=value ...]
+    RAY_SERVE_ENABLE_HA_PROXY=1 python benchmarks/serving.py --config X.yaml    # any switch of Ray Serve
 
 Closed loop: so many clients, each of which asks again when it was answered. Open loop: requests begin at a fixed rate,
 whether or not others were answered, and a time counts from when its request was due: a service that stalls is charged
-for all who would have come meanwhile. Users are drawn from the log with a fixed seed; every answer must be a 200.
+for all who would have come meanwhile. Users are drawn from the log with a fixed seed; every answer must be a 200. CPU
+time is that of the server's processes, by what they are, and depends less than wall time on who else uses the machine.
 """
 
 import argparse
@@ -20,11 +21,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 import uvicorn
 
 from ray_app.config import Config, load_config
@@ -35,7 +37,11 @@ from ray_app.serving.service import Service
 from ray_app.serving.store import LocalStore
 from ray_app.storage import Storage
 
+JOBS = Path(__file__).parents[1] / "jobs"
 CLIENTS = (1, 16)
+START_S = 180
+KINDS = {"ServeReplica": "replica", "ProxyActor": "proxy", "haproxy": "HAProxy", "EventStore": "events"}
+REST = "rest"
 
 
 class Caller:
@@ -103,27 +109,73 @@ async def open_loop(url: str, bodies: list[bytes], rate: float, seconds: float) 
     return everyone, time.perf_counter() - start
 
 
-def report(name: str, callers: list[Caller], seconds: float) -> None:
+def report(name: str, callers: list[Caller], seconds: float, cpu: Counter[str]) -> None:
     times = np.concatenate([caller.times for caller in callers])
     p50, p99 = np.quantile(times, [0.5, 0.99])
     statuses = sum((caller.statuses for caller in callers), Counter())
     failed = statuses.total() - statuses[200]
+    spent = ", ".join(f"{kind} {1000 * cpu_s / len(times):.2f}" for kind, cpu_s in cpu.most_common())
     print(
-        f"{name:<34} p50 {p50:7.1f} ms  p99 {p99:7.1f} ms  {len(times) / seconds:6.0f}/s  failed {failed}", flush=True
+        f"{name:<34} p50 {p50:7.1f} ms  p99 {p99:7.1f} ms  {len(times) / seconds:6.0f}/s  failed {failed}"
+        f"  CPU ms a request: {spent}",
+        flush=True,
     )
 
 
-def measure(name: str, url: str, rates: list[float], seconds: float) -> None:
+def cpu_by_kind(server: psutil.Process) -> Counter[str]:
+    """Seconds that the processes of a server have spent."""
+    found: Counter[str] = Counter()
+    for process in (server, *server.children(recursive=True)):
+        with suppress(psutil.Error):
+            line = " ".join(process.cmdline()[:1])
+            times = process.cpu_times()
+            found[next((kind for word, kind in KINDS.items() if word in line), REST)] += times.user + times.system
+    return found
+
+
+def measure(name: str, url: str, server: psutil.Process, rates: list[float], seconds: float) -> None:
     bodies = request_bodies(url)
     asyncio.run(closed_loop(url, bodies, CLIENTS[-1], seconds / 4))  # warm-up
     for clients in CLIENTS:
-        report(f"{name}, {clients} clients", *asyncio.run(closed_loop(url, bodies, clients, seconds)))
+        before = cpu_by_kind(server)
+        found = asyncio.run(closed_loop(url, bodies, clients, seconds))
+        report(f"{name}, {clients} clients", *found, cpu_by_kind(server) - before)
     for rate in rates:
-        report(f"{name}, open loop at {rate:g}/s", *asyncio.run(open_loop(url, bodies, rate, seconds)))
+        before = cpu_by_kind(server)
+        found = asyncio.run(open_loop(url, bodies, rate, seconds))
+        report(f"{name}, open loop at {rate:g}/s", *found, cpu_by_kind(server) - before)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            Client(url, attempts=1).call("GET", "/readyz")
+            return
+        except ClientError:
+            assert process.poll() is None, "the service ended"
+            assert time.monotonic() < deadline, "the service is not ready"
+            time.sleep(0.5)
 
 
 @contextmanager
-def plain(config: str, overrides: list[str]) -> Iterator[str]:
+def on_ray_serve(config: str, overrides: list[str]) -> Iterator[tuple[str, psutil.Process]]:
+    """The service in processes of its own: its address, and the process from which the others come."""
+    port = load_config(config, overrides).serve.port
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, str(JOBS / "serve.py"), "--config", config, "serve.log_requests=false", *overrides]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            wait_for(url, process)
+            yield url, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@contextmanager
+def plain(config: str, overrides: list[str]) -> Iterator[tuple[str, psutil.Process]]:
     """The same application on uvicorn, in a process of its own, without Ray."""
     with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
         probe.bind(("127.0.0.1", 0))
@@ -132,13 +184,8 @@ def plain(config: str, overrides: list[str]) -> Iterator[str]:
         command = [sys.executable, __file__, "--config", config, "--plain", folder, "--url", url, *overrides]
         process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
         try:
-            while process.poll() is None:
-                try:
-                    Client(url, attempts=1).call("GET", "/readyz")
-                    break
-                except ClientError:
-                    time.sleep(0.5)
-            yield url
+            wait_for(url, process)
+            yield url, psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait()
@@ -155,7 +202,7 @@ def serve_plain(config: Config, folder: str, port: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True)
-    parser.add_argument("--url", required=True, help="of the service on Ray Serve")
+    parser.add_argument("--url", help=argparse.SUPPRESS)
     parser.add_argument("--rates", type=float, nargs="*", default=[50, 100, 200], help="of the open loop, per second")
     parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
     parser.add_argument("--plain", help=argparse.SUPPRESS)
@@ -166,9 +213,10 @@ def main() -> None:
         serve_plain(config, arguments.plain, urlsplit(arguments.url).port or 80)
         return
     random.seed(0)
-    measure("Ray Serve", arguments.url, arguments.rates, arguments.seconds)
-    with plain(arguments.config, arguments.overrides) as url:
-        measure("plain uvicorn", url, arguments.rates, arguments.seconds)
+    with on_ray_serve(arguments.config, arguments.overrides) as (url, server):
+        measure("Ray Serve", url, server, arguments.rates, arguments.seconds)
+    with plain(arguments.config, [*arguments.overrides, "serve.log_requests=false"]) as (url, server):
+        measure("plain uvicorn", url, server, arguments.rates, arguments.seconds)
     print(f"load average at the end: {os.getloadavg()[0]:.1f}")
 
 

@@ -7,12 +7,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 RETRIED = (429, 502, 503, 504)
 """Answers of a service that is busy, or of a proxy whose replica is gone: another time it may work."""
+PROBLEM = "application/problem+json"
 LONGEST_WAIT_S = 5.0
 
 
@@ -66,7 +68,11 @@ class Client:
                     return json.load(reply)
             except urllib.error.HTTPError as error:
                 with error:
-                    if error.code not in RETRIED or attempt == self._attempts:
+                    # The service's own faults are problems in words; a bare 500 is Ray Serve's, whose replica died.
+                    died = error.code == HTTPStatus.INTERNAL_SERVER_ERROR and (
+                        error.headers.get_content_type() != PROBLEM
+                    )
+                    if not (died or error.code in RETRIED) or attempt == self._attempts:
                         raise ClientError(_detail(error), error.code) from error
                     wait = float(error.headers.get("retry-after") or 0)
             except (OSError, http.client.HTTPException) as error:

@@ -62,6 +62,21 @@ def test_what_fails_on_the_way_is_sent_again_and_counts_once():
     assert second["event_id"] == "own"
 
 
+def test_a_fault_of_the_service_is_told_and_one_of_the_proxy_passes():
+    """Ray Serve answers a bare 500 for a request whose replica was killed."""
+    script: Script = [(500, {}, {"content-type": "text/plain"}), (200, {"items": []}, {})]
+    with answering(script) as (url, heard):
+        assert Client(url).recommend("u") == {"items": []}
+    assert len(heard) == 2
+    ours = {"detail": "a fault of the service", "errors": []}
+    with (
+        answering([(500, ours, {"content-type": "application/problem+json"})]) as (url, heard),
+        pytest.raises(ClientError, match="a fault of the service"),
+    ):
+        Client(url).recommend("u")
+    assert len(heard) == 1
+
+
 def test_what_was_refused_is_not_sent_again():
     problem = {"detail": "1 field does not fit", "errors": [{"field": "body.k", "message": "too small"}]}
     with answering([(422, problem, {})]) as (url, heard):

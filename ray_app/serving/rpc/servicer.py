@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import grpc
 from google.protobuf.json_format import MessageToDict, ParseDict
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Scope
 
 from ray_app.serving.rpc import recommend_pb2 as messages
 
@@ -80,9 +80,11 @@ async def _post(app: ASGIApp, body: bytes, headers: Mapping[str, str]) -> tuple[
     async def send(message: Message) -> None:
         said.append(message)
 
-    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
-    scope |= {"path": PATH, "raw_path": PATH.encode(), "root_path": "", "query_string": b"", "client": None}
-    scope["headers"] = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope: Scope = {
+        **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"},
+        **{"path": PATH, "raw_path": PATH.encode(), "root_path": "", "query_string": b"", "client": None},
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
     await app(scope, receive, send)
     return said[0]["status"], json.loads(b"".join(message.get("body", b"") for message in said[1:]))
 
