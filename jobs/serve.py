@@ -2,6 +2,7 @@
 
     python jobs/serve.py --config jobs/configs/demo.yaml [serve.port=8000] [key=value ...]
     python jobs/serve.py --config jobs/configs/demo.yaml --new-key web
+    python jobs/serve.py --config jobs/configs/demo.yaml --build serve.yaml    # then: serve deploy serve.yaml
 
 It follows `jobs/promote.py` within seconds. Without RAY_ADDRESS it serves until it is interrupted; on a cluster that it
 joins it leaves the service running there (`serve shutdown` ends it).
@@ -11,7 +12,9 @@ import os
 import signal
 import time
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
+import yaml
 from door import connected, run_with_options
 
 from ray_app.config import Config
@@ -23,6 +26,7 @@ from ray_app.storage import Storage
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--new-key", metavar="NAME", help="make an API key, print it and its line, and stop")
+    parser.add_argument("--build", metavar="FILE", type=Path, help="write the file that `serve deploy` takes, and stop")
 
 
 def main(config: Config, options: Namespace) -> None:
@@ -34,6 +38,14 @@ def main(config: Config, options: Namespace) -> None:
         raise ConfigError([f"task.kind: {config.task.kind} has no service yet; jobs/predict.py writes the labels"])
     settings = config.serve
     read_keys(settings, dict(os.environ))  # faults are told before Ray starts
+    if options.build is not None:
+        if options.config is None:
+            raise ConfigError(["--build: needs --config FILE, which the cluster reads from the same path"])
+        from ray_app.serving.deploy_file import deploy_file  # noqa: PLC0415 (takes seconds)
+
+        file = deploy_file(config, options.config, options.overrides)
+        options.build.write_text(yaml.safe_dump(file, sort_keys=False))
+        return
     version = Registry(Storage.from_config(config.storage), config.name).production()[0].version
     if version is None:
         raise RegistryError("nothing is in production; run jobs/promote.py first")

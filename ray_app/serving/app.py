@@ -100,7 +100,7 @@ def grpc_options(settings: ServeConfig) -> gRPCOptions | None:
     if settings.grpc_port is None:
         return None
     function = f"{servicer.__name__}.{servicer.add_to_server.__name__}"
-    return gRPCOptions(port=settings.grpc_port, grpc_servicer_functions=[function])
+    return gRPCOptions(port=settings.grpc_port, grpc_servicer_functions=[function], enable_reflection=False)
 
 
 def _log_requests() -> None:

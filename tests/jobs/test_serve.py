@@ -26,7 +26,7 @@ def test_a_new_key_is_shown_with_the_line_that_lets_it_in(config: Config, capsys
 def test_faults_are_told_before_ray_starts(config: Config, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("RETAIL_API_KEYS", raising=False)
     with pytest.raises(RegistryError, match=r"nothing is in production; run jobs/promote\.py first"):
-        serve.main(config, Namespace(new_key=None))
+        serve.main(config, Namespace(new_key=None, build=None))
     public = config.model_copy(update={"serve": config.serve.model_copy(update={"host": "0.0.0.0"})})
     with pytest.raises(ConfigError, match="is not loopback, so API keys are needed"):
-        serve.main(public, Namespace(new_key=None))
+        serve.main(public, Namespace(new_key=None, build=None))
