@@ -1,9 +1,9 @@
-"""Promotion, loss of the replica and rollback under constant load, through the client that is shipped: what fails?
+"""Promotion, loss of a replica and rollback under constant load, through the client that is shipped: what fails?
 
-    python benchmarks/rollout.py --config X.yaml [--seconds 300] [--rate 100] [serve.port=8000] [key=value ...]
+    python benchmarks/rollout.py --config X.yaml [--seconds 300] [--rate 100] [serve.num_replicas=2] [key=value ...]
 
 Starts the service on Ray Serve. Requests begin at a fixed rate (open loop); the time of each counts from when it was
-due, attempts after the first included. At a quarter of the time the other version is promoted, at half the replica is
+due, attempts after the first included. At a quarter of the time the other version is promoted, at half a replica is
 killed with SIGKILL, at three quarters `jobs/promote.py --rollback` leads back. The registry must hold two versions;
 afterwards that is in production which was before. Exit code 1 if a request failed.
 """
@@ -46,8 +46,7 @@ def moves(config: str, overrides: list[str], service: psutil.Process, seconds: f
         time.sleep(max(0.0, start + seconds * number / 4 - time.monotonic()))
         print(f"{time.monotonic() - start:6.1f} s: {name}", flush=True)
         if name == "SIGKILL":
-            for replica in replicas(service):
-                replica.send_signal(signal.SIGKILL)
+            replicas(service)[0].send_signal(signal.SIGKILL)
         else:
             how = ["--version", other, "--force"] if name == "promotion" else ["--rollback"]
             subprocess.run([*promote, *how], check=True, stdout=subprocess.DEVNULL)

@@ -59,17 +59,30 @@ class Block(nn.Module):
         self.feedforward_out = nn.Linear(shape.feedforward_dim, shape.dim)
         self.feedforward_gate = nn.Linear(shape.dim, shape.dim)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """`[batch, history, dim]` to the same."""
-        batch, history, dim = hidden.shape
-        heads = self.query_key_value(self.attention_norm(hidden))
-        query, key, value = heads.view(batch, history, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        mixed = mixed.transpose(1, 2).reshape(batch, history, dim)
+    def forward(self, hidden: Tensor, last: Tensor | None = None) -> Tensor:
+        """`[batch, history, dim]` to the same; with `last`, a position of each, to that alone: `[batch, 1, dim]`."""
+        normed = self.attention_norm(hidden)
+        if last is None:
+            query, key, value = self._split(self.query_key_value(normed), 3)
+            mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        else:  # all are read, one is asked: most of the work is saved
+            mask = torch.arange(hidden.shape[1], device=hidden.device) <= last[:, None]
+            one, dim = last[:, None, None], hidden.shape[-1]
+            weights, biases = self.query_key_value.weight, self.query_key_value.bias
+            [query] = self._split(functional.linear(normed.take_along_dim(one, 1), weights[:dim], biases[:dim]), 1)
+            key, value = self._split(functional.linear(normed, weights[dim:], biases[dim:]), 2)
+            mixed = functional.scaled_dot_product_attention(query, key, value, mask[:, None, None])
+            hidden = hidden.take_along_dim(one, 1)
+        mixed = mixed.transpose(1, 2).reshape(hidden.shape)
         hidden = hidden + self._drop(self.attention_out(mixed) * torch.sigmoid(self.attention_gate(hidden)))
         signal, through = self.feedforward_in(self.feedforward_norm(hidden)).chunk(2, dim=-1)
         fed = self.feedforward_out(self._drop(functional.silu(signal) * through))
         return hidden + self._drop(fed * torch.sigmoid(self.feedforward_gate(hidden)))
+
+    def _split(self, joined: Tensor, parts: int) -> Tensor:
+        """`[batch, history, parts * dim]` to `[parts, batch, heads, history, dim of a head]`."""
+        batch, history, _ = joined.shape
+        return joined.view(batch, history, parts, self.num_heads, -1).permute(2, 0, 3, 1, 4)
 
     def _drop(self, value: Tensor) -> Tensor:
         return functional.dropout(value, self.dropout, self.training)
@@ -92,14 +105,18 @@ class Backbone(nn.Module):
         self.norm = nn.LayerNorm(shape.dim)
         self.content = ContentProjection(shape.content_dim, shape.dim) if shape.content_dim else None
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """`[batch, history, dim]` to the same; position t depends on positions up to t alone."""
+    def forward(self, vectors: Tensor, last: Tensor | None = None) -> Tensor:
+        """`[batch, history, dim]` to the same; position t depends on positions up to t alone.
+
+        With `last`, a position of each, what comes out there alone: `[batch, 1, dim]`.
+        """
         # Scaled as in Vaswani et al. 2017: tied vectors are small for the output's sake and would drown in dropout.
         hidden = vectors * math.sqrt(vectors.shape[-1]) + self.positions.weight[: vectors.shape[1]]
         hidden = functional.dropout(hidden, self.dropout, self.training)
-        for block in self.blocks:
+        *lower, top = self.blocks
+        for block in lower:
             hidden = block(hidden)
-        out: Tensor = self.norm(hidden)
+        out: Tensor = self.norm(top(hidden, last))
         return out
 
 
@@ -242,8 +259,8 @@ class SequenceModel(nn.Module):
 
     def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Query vector after each history `[batch, history]`, zeros after an empty one: `[batch, dim]`."""
-        last: Tensor = self(items)[torch.arange(len(items), device=items.device), (lengths - 1).clamp_min(0)]
-        return last * (lengths > 0).unsqueeze(-1)
+        last: Tensor = self.backbone(self.vectors(items), (lengths - 1).clamp_min(0))
+        return last.squeeze(1) * (lengths > 0).unsqueeze(-1)
 
     def scores_of(self, wanted: Tensor, items: Tensor, lengths: Tensor, last: Tensor, table: Tensor) -> Tensor:
         """As `scores`, of some items alone after one history whose query is known.

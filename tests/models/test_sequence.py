@@ -52,6 +52,14 @@ def test_vectors_of_known_and_new_items_come_from_their_tables() -> None:
     torch.testing.assert_close(model.vectors(torch.tensor([4]))[0], source)
 
 
+def test_the_last_position_alone_is_what_it_is_among_all() -> None:
+    model = make()
+    assert len(model.backbone.blocks) > 1
+    items, last = torch.tensor([[3, 7, 3, 9, 0], [5, 5, 1, 2, 5], [4, 0, 0, 0, 0]]), torch.tensor([3, 4, 0])
+    among_all = model(items)[torch.arange(3), last]
+    torch.testing.assert_close(model.backbone(model.vectors(items), last).squeeze(1), among_all)
+
+
 def test_an_empty_history_is_scored_by_the_bias() -> None:
     model = make()
     scores = model.scores(torch.zeros(1, 1, dtype=torch.int64), torch.tensor([0]))
