@@ -164,10 +164,13 @@ def on_ray_serve(config: str, overrides: list[str]) -> Iterator[tuple[str, psuti
     port = load_config(config, overrides).serve.port
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, str(JOBS / "serve.py"), "--config", config, "serve.log_requests=false", *overrides]
-    with tempfile.TemporaryFile() as log:
+    with tempfile.NamedTemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             wait_for(url, process)
+            while b"\nserving " not in Path(log.name).read_bytes():  # Serve answers before all of it is settled
+                assert process.poll() is None, "the service ended"
+                time.sleep(0.5)
             yield url, psutil.Process(process.pid)
         finally:
             process.terminate()

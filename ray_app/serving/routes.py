@@ -47,8 +47,8 @@ READY_S = 2.0
 router = APIRouter()
 
 
-def service_of(request: Request) -> Service:
-    """The service of the application that was asked."""
+async def service_of(request: Request) -> Service:
+    """The service of the application that was asked; a plain function would be called in a thread each time."""
     service: Service = request.app.state.service
     return service
 
