@@ -1,11 +1,11 @@
 """Ten times as many requests as can be answered: who is sent away, what does it cost, and how soon is it over?
 
-    python benchmarks/overload.py --config X.yaml [--seconds 60] [--times 10] [serve.port=8000] [key=value ...]
+    python benchmarks/overload.py --config X.yaml [--seconds 60] [--times 10] [--plain] [key=value ...]
 
-Starts the service on Ray Serve, measures what it can do (16 clients, closed loop), then lets requests begin at so many
-times that rate, whether or not others were answered. Memory is that of all processes of the service. It is back to
-normal when 20 requests in a row are answered within twice the median of before. Exit code 1 for any other answer
-than 200 and 503, or none.
+Starts the service on Ray Serve (or on plain uvicorn), measures what it can do (16 clients, closed loop), then lets
+requests begin at so many times that rate, whether or not others were answered. Memory is that of all processes of the
+service. It is back to normal when 20 requests in a row are answered within twice the median of before. Exit code 1 for
+any other answer than 200 and 503, or none.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from collections import Counter
 
 import numpy as np
 import psutil
-from serving import Caller, closed_loop, on_ray_serve, request_bodies
+from serving import Caller, closed_loop, on_ray_serve, plain, request_bodies
 
 NONE = 0
 """Status of what was not answered at all."""
@@ -79,7 +79,7 @@ async def back_to_normal(url: str, bodies: list[bytes], limit_ms: float) -> floa
 
 def memory(service: psutil.Process) -> float:
     """MB of the service's processes, what they share counted once."""
-    return sum(each.memory_full_info().pss for each in service.children(recursive=True)) / 1e6
+    return sum(each.memory_full_info().pss for each in (service, *service.children(recursive=True))) / 1e6
 
 
 def main() -> int:
@@ -87,11 +87,13 @@ def main() -> int:
     parser.add_argument("--config", required=True)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--times", type=float, default=10)
+    parser.add_argument("--plain", action="store_true", help="on plain uvicorn, without Ray")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
     random.seed(0)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    with on_ray_serve(arguments.config, arguments.overrides) as (url, service):
+    server = plain if arguments.plain else on_ray_serve
+    with server(arguments.config, [*arguments.overrides, "serve.log_requests=false"]) as (url, service):
         bodies = request_bodies(url)
         asyncio.run(closed_loop(url, bodies, 16, 5))  # warm-up
         callers, took = asyncio.run(closed_loop(url, bodies, 16, 10))

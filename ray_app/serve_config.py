@@ -61,7 +61,9 @@ class ServeConfig(Section):
     max_batch: Positive = 16
     """Requests that are answered by one pass of the model, when so many wait. Nobody waits for others to come."""
     max_waiting: Positive = 200
-    """Requests that may wait in a replica; further ones are sent away with 503 and Retry-After."""
+    """Requests that may wait for a version in a replica; further ones are sent away with 503 and Retry-After."""
+    max_wait_s: Seconds = 2.0
+    """Who has waited so long when its turn comes is sent away too: under too much load nobody waits in vain."""
     timeout_s: Seconds = 10.0
     max_body_bytes: Positive = 2_000_000
     rate_limit: Annotated[float, Field(gt=0)] | None = None

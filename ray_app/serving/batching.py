@@ -1,6 +1,7 @@
 """Requests that wait together are answered together; one that comes alone is answered at once."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -10,19 +11,24 @@ Answer = TypeVar("Answer")
 
 
 class BusyError(Exception):
-    """Too many wait already."""
+    """Too many wait."""
 
 
 class Batcher(Generic[Question, Answer]):
     """Takes whatever waits when the last batch is done: batches grow with the load, and nobody waits for company."""
 
     def __init__(
-        self, work: Callable[[list[Question]], Awaitable[list[Answer]]], max_batch: int, max_waiting: int
+        self,
+        work: Callable[[list[Question]], Awaitable[list[Answer]]],
+        max_batch: int,
+        max_waiting: int,
+        max_wait_s: float = math.inf,
     ) -> None:
         self._work = work
         self._max_batch = max_batch
         self._max_waiting = max_waiting
-        self._waiting: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
+        self._max_wait_s = max_wait_s
+        self._waiting: deque[tuple[Question, asyncio.Future[Answer], float]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -32,22 +38,34 @@ class Batcher(Generic[Question, Answer]):
         """The answer.
 
         Raises:
-            BusyError: too many wait already.
+            BusyError: too many wait already, or its turn came too late.
         """
         if len(self._waiting) >= self._max_waiting:
             raise BusyError
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((question, future, loop.time() + self._max_wait_s))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._answer_all())
         return await future
 
     async def _answer_all(self) -> None:
         while self._waiting:
-            taken = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
-            asked = [(question, future) for question, future in taken if not future.done()]  # else it was given up
-            if asked:
+            if asked := self._next(asyncio.get_running_loop().time()):
                 await self._answer(asked)
+
+    def _next(self, now: float) -> list[tuple[Question, asyncio.Future[Answer]]]:
+        """The next batch, without those that were given up or waited too long: nobody would wait for their answers."""
+        asked: list[tuple[Question, asyncio.Future[Answer]]] = []
+        while self._waiting and len(asked) < self._max_batch:
+            question, future, deadline = self._waiting.popleft()
+            if future.done():
+                continue
+            if now > deadline:
+                future.set_exception(BusyError())
+            else:
+                asked.append((question, future))
+        return asked
 
     async def _answer(self, asked: list[tuple[Question, "asyncio.Future[Answer]"]]) -> None:
         try:

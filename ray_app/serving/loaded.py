@@ -41,7 +41,7 @@ class Loaded:
             assert method is not None, "who waits holds it"
             return await method(requests)
 
-        self._batcher = Batcher(answer, settings.max_batch, settings.max_waiting)
+        self._batcher = Batcher(answer, settings.max_batch, settings.max_waiting, settings.max_wait_s)
 
     async def recommend(self, request: RecommendRequest) -> RecommendAnswer:
         """One answer, made with whoever else waits.

@@ -67,3 +67,22 @@ def test_who_cannot_be_answered_takes_no_other_with_it():
         assert (found[0], str(found[1]), found[2]) == (24, "thirteen", 28)
 
     asyncio.run(scene())
+
+
+def test_who_waited_too_long_is_sent_away_when_its_turn_comes():
+    async def scene() -> None:
+        work = Work()
+        batcher = Batcher(work, max_batch=2, max_waiting=10, max_wait_s=0.05)
+        work.go_on.clear()
+        asked = [asyncio.create_task(batcher.ask(number)) for number in range(4)]
+        await asyncio.sleep(0.1)
+        asked.append(asyncio.create_task(batcher.ask(4)))
+        await asyncio.sleep(0)
+        work.go_on.set()
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert found[0] == 0, "its turn had come"
+        assert [type(answer) for answer in found[2:4]] == [BusyError] * 2
+        assert found[4] == 8
+        assert work.batches == [[0, 1], [4]]
+
+    asyncio.run(scene())
