@@ -43,13 +43,18 @@ class Loaded:
 
         self._batcher = Batcher(answer, settings.max_batch, settings.max_waiting, settings.max_wait_s)
 
+    @property
+    def waiting(self) -> int:
+        """Requests whose turn has not come."""
+        return len(self._batcher)
+
     async def recommend(self, request: RecommendRequest) -> RecommendAnswer:
         """One answer, made with whoever else waits.
 
         Raises:
             BusyError: too many wait.
         """
-        self._meters.waiting.set(len(self._batcher))
+        self._meters.waiting.set(self.waiting)
         return await self._batcher.ask(request)
 
     async def ask(self, question: Callable[[Predictor], Result]) -> Result:

@@ -90,7 +90,9 @@ class Service:
         except BusyError:
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests wait", Retry_After="1") from None
         except TimeoutError:
-            raise ProblemError(HTTPStatus.GATEWAY_TIMEOUT, "no answer in time", Retry_After="1") from None
+            busy = self.version().waiting  # then it was the load, not the request
+            status = HTTPStatus.SERVICE_UNAVAILABLE if busy else HTTPStatus.GATEWAY_TIMEOUT
+            raise ProblemError(status, "no answer in time", Retry_After="1") from None
 
     async def ask(self, question: Callable[[Predictor], Result]) -> Result:
         """Something else of the version in production."""

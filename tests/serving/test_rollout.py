@@ -4,6 +4,7 @@ import re
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -155,11 +156,25 @@ def test_nothing_is_taken_back_where_that_is_switched_off(
 
 
 def test_a_slow_canary_is_not_waited_for(start: Start, try_two, versions: Versions, faults: list[Exception | float]):
-    site = start(timeout_s=1)
+    site = start(timeout_s=4)
     try_two("canary", 100)
     until(lambda: model(site, versions["two"])["trial"])
-    faults.append(0.8)
+    faults.append(3.0)
     assert site.recommend(user_id="u1")["version"] == versions["one"].name
+
+
+def test_what_is_too_slow_alone_and_what_waited_too_long(
+    start: Start, production, registry: Registry, versions: Versions, faults: list[Exception | float]
+):
+    """A request that takes too long is a 504; where others wait, the load is to blame, and whoever asks is told so."""
+    production("two")
+    site = start(timeout_s=0.4, max_batch=1, rollback=None)
+    faults.append(0.6)
+    assert site.call("POST", "/v1/recommend", {"user_id": "u1"}).status == 504
+    with ThreadPoolExecutor(6) as pool:
+        replies = list(pool.map(lambda user: site.call("POST", "/v1/recommend", {"user_id": user}), USERS[:6]))
+    assert 503 in {reply.status for reply in replies} <= {503, 504}
+    assert all(reply.headers["retry-after"] == "1" for reply in replies)
 
 
 def test_two_versions_at_most_are_held(start: Start, registry: Registry, versions: Versions, monkeypatch):
