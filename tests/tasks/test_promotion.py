@@ -76,7 +76,7 @@ def test_a_trial_goes_beside_what_is_there_and_ends_first(
     versions: dict[str, Version], config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     poor, good = versions["poor"].name, versions["good"].name
-    registry = Registry(stages.Storage.from_config(config.storage), config.name)
+    registry = Registry(Storage.from_config(config.storage), config.name)
     promoted(config, monkeypatch, version=poor, force=True)
     assert promoted(config, monkeypatch, canary=10.0) == poor, "it stays in production"
     assert f"{good}: canary of 10% of the users" in capsys.readouterr().out
