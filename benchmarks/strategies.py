@@ -23,7 +23,7 @@ from ray_app.config import Config, load_config, with_values
 from ray_app.content.picture_features import cached_features, compute
 from ray_app.content.pretrained import settled
 from ray_app.data.picture_set import PictureSet
-from ray_app.data.picture_shard import PictureShard, bytes_of, share_of
+from ray_app.data.picture_shard import PictureShard, contents_of, share_of
 from ray_app.data.pictures import prepare_pictures
 from ray_app.schedule import ParamGroup, Phase, Schedule
 from ray_app.storage import Storage
@@ -88,7 +88,7 @@ def test_accuracy(pictures: PictureSet, outcome: Outcome, config: Config) -> dic
     """Of the test part, by label and by group through the label."""
     assert config.classifier is not None
     trained = TrainedClassifier(outcome.task.model, pictures.manifest.classes, config.classifier)
-    shard = PictureShard(share_of(pictures, "test", 0, 1), lambda rows: bytes_of(pictures, rows))
+    shard = PictureShard(share_of(pictures, "test", 0, 1), lambda rows: contents_of(pictures, rows))
     rows = list(shard.in_order(256))
     guessed = np.concatenate([trained.probabilities(one.values.tolist()).argmax(1) for one in rows])
     labels = np.concatenate([one.labels for one in rows])

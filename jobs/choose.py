@@ -1,9 +1,10 @@
-"""Rank candidate backbones for labelled pictures by what their frozen features tell of the labels, without training.
+"""Rank candidate backbones for labelled pictures or texts by what their frozen features tell of the labels.
 
     python jobs/choose.py --config FILE choose.candidates='[{backbone: ..., weights: ...}, ...]' [key=value ...]
 
-The file is one of task.kind: classify; its other settings of `classifier` hold for every candidate. Features are
-computed once by the cluster, one candidate after another, and kept for training; judgements are kept beside them.
+The file is one of task.kind: classify; its other settings of `classifier` hold for every candidate. Nothing is
+trained. Features are computed once by the cluster, one candidate after another, and kept for training; judgements are
+kept beside them.
 """
 
 from door import run

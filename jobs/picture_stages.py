@@ -1,4 +1,4 @@
-"""The stages of a classifier, from labelled pictures: what `stages` asks where task.kind is classify."""
+"""The stages of a classifier, from labelled pictures or texts: what `stages` asks where task.kind is classify."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ SHOWN = 3
 
 
 def target_dataset(config: Config) -> PictureSet:
-    """The prepared pictures.
+    """The prepared pictures or texts.
 
     Raises:
         ConfigError: a section is given that only recommenders have a use for.
@@ -41,7 +41,7 @@ def target_dataset(config: Config) -> PictureSet:
         pictures = prepare_pictures(Storage.from_config(config.storage), config.name, config, progress)
     manifest = pictures.manifest
     kept = manifest.counts.pictures_in - sum(manifest.counts.quarantined.values())
-    told = f"{kept:,} of {manifest.counts.pictures_in:,} pictures, {pictures.num_classes:,} classes in"
+    told = f"{kept:,} of {manifest.counts.pictures_in:,} {pictures.kind}, {pictures.num_classes:,} classes in"
     say("prepare", told, pictures.uri)
     for note in manifest.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
@@ -59,7 +59,7 @@ def finetune_run(config: Config, pictures: PictureSet) -> Run:
     if features is not None and not run.is_published():
         with bars("features") as progress:
             compute(features, config, progress)
-        say("features", f"of {pictures.num_classes:,} classes' pictures under", features.uri(""))
+        say("features", f"of {pictures.num_classes:,} classes' {pictures.kind} under", features.uri(""))
     return run
 
 
@@ -78,7 +78,7 @@ def earlier_runs(config: Config, pictures: PictureSet) -> dict[str, Run]:
 
 
 def main_model(config: Config, pictures: PictureSet, run: Run) -> str:
-    """What labels pictures: the model of a published run."""
+    """What labels pictures or texts: the model of a published run."""
     return run.uri
 
 
@@ -107,19 +107,19 @@ def evaluation(
 
 
 def predict_stage(config: Config, pictures: PictureSet, model_uri: str) -> str:
-    """The likeliest labels of every test picture; the URI of their folder."""
+    """The likeliest labels of the whole test part; the URI of their folder."""
     uri = labels_uri(pictures, model_uri, config)
     with bars("predict") as progress:
         facts = predict_labels(pictures, model_uri, config, progress)
-    say("predict", f"{facts['pictures']:,} pictures in", uri)
+    say("predict", f"{facts[pictures.kind]:,} {pictures.kind} in", uri)
     return uri
 
 
 def show_examples(config: Config, pictures: PictureSet, model_uri: str) -> None:
-    """A few test pictures, what they are and what is said of them."""
+    """A few test pictures or texts, what they are and what is said of them."""
     found = pick_pictures(pictures, answers_of(pictures, model_uri, config), config.train.seed, SHOWN)
-    table = Table(title="Some pictures", caption="drawn at random: right, wrong; then the surest mistakes")
-    for title in ("picture", "is", "said", "sure"):
+    table = Table(title=f"Some {pictures.kind}", caption="drawn at random: right, wrong; then the surest mistakes")
+    for title in (pictures.kind[:-1], "is", "said", "sure"):
         table.add_column(title, justify="right" if title == "sure" else "left")
     for some in (found.right, found.wrong, found.sure):
         for one in some:
@@ -129,5 +129,6 @@ def show_examples(config: Config, pictures: PictureSet, model_uri: str) -> None:
 
 
 def _row(one: PictureExample) -> list[Text]:
+    name = one.shown if isinstance(one.shown, str) else one.key
     mark = "✓" if one.is_right else "✗"
-    return [Text(cell) for cell in (one.key, one.label, f"{mark} {one.said}", f"{one.probability:.0%}")]
+    return [Text(cell) for cell in (name, one.label, f"{mark} {one.said}", f"{one.probability:.0%}")]

@@ -4,7 +4,7 @@
     python jobs/prepare.py data.format=movielens_20m data.events=FOLDER    # public data in one command
 
 A second run finds what the first one wrote. With a `pretrain` section, its log is prepared as well. With `task.kind:
-classify` it reads labelled pictures, of folders or tables.
+classify` it reads labelled pictures, of folders or tables, or labelled texts of tables.
 """
 
 from door import run
@@ -46,7 +46,7 @@ def picture_summary(pictures: PictureSet) -> Table:
     counts, manifest = pictures.manifest.counts, pictures.manifest
     table = Table("", "count", "", title=f"target: {pictures.uri}", title_justify="left")
     table.columns[1].justify = "right"
-    table.add_row("pictures in", f"{counts.pictures_in:,}", f"{len(manifest.sources)} sources")
+    table.add_row(f"{manifest.kind} in", f"{counts.pictures_in:,}", f"{len(manifest.sources)} sources")
     for reason, count in counts.quarantined.items():
         table.add_row(f"  {reason}", f"{count:,}", MEANING[Reason(reason)])
     table.add_section()

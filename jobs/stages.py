@@ -1,6 +1,6 @@
 """The stages of the pipeline, each of which finds its own finished work and otherwise does it.
 
-What differs between logs and pictures is in `log_stages` and `picture_stages`, which have the same functions.
+What differs between logs and what is classified is in `log_stages` and `picture_stages`, which have the same functions.
 """
 
 import json
@@ -20,7 +20,7 @@ from ray_app.training.run import Run
 
 __all__ = ["console", "train"]
 Target = Dataset | PictureSet
-"""What is learned from: a log, or labelled pictures."""
+"""What is learned from: a log, or labelled pictures or texts."""
 
 
 class Stages(Protocol):
@@ -68,7 +68,7 @@ def _stages(config: Config) -> Stages:
 
 
 def target_dataset(config: Config) -> Any:
-    """The prepared target: a log, or pictures where the task is to classify them."""
+    """The prepared target: a log, or pictures or texts where the task is to classify them."""
     return _stages(config).target_dataset(config)
 
 
@@ -127,7 +127,7 @@ def evaluate_stage(config: Config, target: Target, runs: dict[str, Run], models:
 
 
 def show_examples(config: Config, target: Target, model_uri: str) -> None:
-    """Five users, what they bought and what is recommended; or a few pictures and their labels."""
+    """Five users, what they bought and what is recommended; or a few pictures or texts and their labels."""
     _stages(config).show_examples(config, target, model_uri)
 
 
@@ -145,5 +145,5 @@ def register_stage(config: Config, target: Target, model_uri: str, evaluation_ur
 
 
 def predict_stage(config: Config, target: Target, model_uri: str) -> str:
-    """Top-k lists of every user, or labels of every test picture; the URI of their folder."""
+    """Top-k lists of every user, or labels of the whole test part; the URI of their folder."""
     return _stages(config).predict_stage(config, target, model_uri)

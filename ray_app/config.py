@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validat
 from ray_app.data_config import ContentConfig, DataConfig, Positive
 from ray_app.errors import ConfigError
 from ray_app.faults import describe
-from ray_app.picture_config import ChooseConfig, ClassifierConfig, PicturesConfig
+from ray_app.picture_config import AugmentConfig, ChooseConfig, ClassifierConfig, PicturesConfig, TextsConfig
 from ray_app.schedule import Schedule, ScratchSchedule, Section, from_scratch
 from ray_app.serve_config import ServeConfig
 from ray_app.train_config import ModelConfig, RankerConfig, TrainConfig
@@ -52,7 +52,7 @@ class TaskConfig(Section):
     """What is learned."""
 
     kind: Literal["recommend", "classify"] = "recommend"
-    """recommend: the next items of a user, from logs of events; classify: the label of a picture."""
+    """recommend: the next items of a user, from logs of events; classify: the label of a picture or text."""
 
 
 class PretrainConfig(Section):
@@ -112,7 +112,9 @@ class Config(Section):
     """Unset: an item is its id alone."""
     task: TaskConfig = TaskConfig()
     pictures: PicturesConfig | None = None
-    """What `data.events` holds when the task is classify."""
+    """What `data.events` holds when the task is to classify pictures."""
+    texts: TextsConfig | None = None
+    """What it holds when the task is to classify texts."""
     classifier: ClassifierConfig | None = None
     """The network when the task is classify."""
     choose: ChooseConfig | None = None
@@ -137,15 +139,31 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_of_the_task(self) -> Self:
-        for name, section in (("pictures", self.pictures), ("classifier", self.classifier)):
-            if (section is not None) != (self.task.kind == "classify"):
-                raise ValueError(f"task.kind: classify and the section {name} go together: give both or neither")
+        is_classifier = self.task.kind == "classify"
+        if (self.classifier is not None) != is_classifier:
+            raise ValueError("task.kind: classify and the section classifier go together: give both or neither")
+        if [self.pictures is None, self.texts is None].count(False) != is_classifier:
+            raise ValueError(
+                "task.kind: classify and a section of what is classified go together: give it with either pictures or "
+                "texts, and without it neither"
+            )
         if self.choose is not None and self.task.kind != "classify":
             raise ValueError("choose is for task.kind: classify, since its candidates are backbones of a classifier")
         if self.task.kind == "classify" and (self.pretrain is not None or self.tune is not None):
             raise ValueError(
                 "pretrain and tune are for task.kind: recommend; classifier.weights are the pretrained ones"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _texts_are_not_seen(self) -> Self:
+        if self.texts is None or self.classifier is None:
+            return self
+        if not self.classifier.backbone.startswith("hf:"):
+            raise ValueError("classifier.backbone: texts are read by an encoder of the transformers library, hf:...")
+        given = self.classifier
+        if given.augment != AugmentConfig() or given.cached_views > 1 or given.head.kind == "conv":
+            raise ValueError("classifier: augment, several cached_views and the conv head are for pictures alone")
         return self
 
     def to_yaml(self) -> str:

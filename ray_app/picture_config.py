@@ -1,4 +1,4 @@
-"""Labelled pictures: how they are read, split, shown to the network, and what network it is."""
+"""Labelled pictures and texts: how they are read, split, shown to the network, and what network it is."""
 
 from typing import Annotated, Literal, Self
 
@@ -14,11 +14,9 @@ PRETRAINED = "pretrained"
 """Weights that the library of a backbone offers."""
 
 
-class PictureColumns(Section):
-    """The retailer's name for each of our columns. All but `image` and `label` are read when the file has them."""
+class LabelColumns(Section):
+    """The retailer's name for each of our columns. All but `label` are read when the file has them."""
 
-    image: str = "image"
-    """Bytes of a picture, or its path or URI (relative to the file that names it)."""
     label: str = "label"
     group: str = "group"
     """A coarser label; all pictures of a label have the same."""
@@ -26,6 +24,23 @@ class PictureColumns(Section):
     """What predictions are written by. Unset: the path of the picture, or its file and row."""
     part: str = "part"
     """train, validation or test, where somebody has decided; else the name of the file or folder may say so."""
+
+
+class PictureColumns(LabelColumns):
+    """Beside `label`, a file must have `image`."""
+
+    image: str = "image"
+    """Bytes of a picture, or its path or URI (relative to the file that names it)."""
+
+
+class TextColumns(LabelColumns):
+    """Those of a catalogue: beside `label`, a file must have `title`. A text is what there is of the first three."""
+
+    title: str = "title"
+    description: str = "description"
+    brand: str = "brand"
+    label: str = "category"
+    key: str = "item_id"
 
 
 class AugmentConfig(Section):
@@ -47,19 +62,32 @@ class AugmentConfig(Section):
     """Alpha of CutMix (arXiv 1905.04899); 0: none. With both, each batch is mixed by either."""
 
 
-class PicturesConfig(Section):
-    """Pictures of `data.events`: a folder of folders named by label, or parquet, CSV or JSON lines with columns."""
+class SharesConfig(Section):
+    """How labelled pictures or texts are divided."""
 
-    columns: PictureColumns = PictureColumns()
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Of each label's pictures, where nobody has decided; equal pictures stay in one part."""
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     train_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Train on so much of each label's training pictures alone: what a learning curve varies."""
+
+
+class PicturesConfig(SharesConfig):
+    """Pictures of `data.events`: a folder of folders named by label, or parquet, CSV or JSON lines with columns."""
+
+    columns: PictureColumns = PictureColumns()
     stored_side: Side = 256
     """Larger pictures are kept with a shorter side of so many pixels."""
     max_pixels: Positive = 100_000_000
     """Pictures that claim more are refused unread."""
+
+
+class TextsConfig(SharesConfig):
+    """Texts of `data.events`: a catalogue in parquet, CSV or JSON lines."""
+
+    columns: TextColumns = TextColumns()
+    distinct: bool = True
+    """Of equal texts with one label only the first is kept: variants of a product, which say nothing new."""
 
 
 class HeadConfig(Section):
@@ -72,11 +100,11 @@ class HeadConfig(Section):
 
 
 class ClassifierConfig(Section):
-    """A pretrained network with a new head, and what it is shown."""
+    """A pretrained network with a new head, and what it is shown. Sides and `augment` are for pictures alone."""
 
     backbone: BackboneName = "torchvision:resnet50"
-    """`torchvision:` or `timm:` and the name of a classifier of that library; `hf:` and a vision encoder of the
-    transformers library: a folder, an s3:// folder, or an id of the hub."""
+    """`torchvision:` or `timm:` and the name of a classifier of that library; `hf:` and an encoder of the transformers
+    library, of pictures or of texts: a folder, an s3:// folder, or an id of the hub."""
     weights: str | None = PRETRAINED
     """A safetensors file or folder, local or s3://; `pretrained`: what the library offers, or the folder of an `hf:`
     encoder holds; unset: random."""
@@ -85,8 +113,10 @@ class ClassifierConfig(Section):
     """Side of the square that training shows."""
     test_size: Side | None = None
     """Side that validation and test show, where larger is better; unset: `size`."""
+    max_tokens: Annotated[int, Field(ge=8)] = 64
+    """Of a longer text the beginning is read."""
     batch_size: Positive = 32
-    """Pictures per worker and step."""
+    """Pictures or texts per worker and step."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     balance: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How far rare labels count for more: 0 each picture alike, 1 each label alike."""

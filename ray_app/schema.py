@@ -134,7 +134,7 @@ LABELS_SCHEMA = pa.schema(
         pa.field(Col.RANK, pa.int32(), nullable=False),
     ]
 )
-"""The likeliest labels of each picture; `rank` counts from 1."""
+"""The likeliest labels of each picture or text; `rank` counts from 1."""
 
 
 def together_schema(item_type: pa.DataType) -> pa.Schema:

@@ -10,11 +10,11 @@ from rich.progress import Progress
 from ray_app.baselines.probes import fit_neighbors
 from ray_app.config import Config, fingerprint
 from ray_app.content.picture_features import probe_features
-from ray_app.content.pretrained import as_shown, begin_backbone, evaluation_side, settled, to_channels_last
+from ray_app.content.pretrained import as_shown, begin_backbone, example, settled, to_channels_last
 from ray_app.data.picture_set import PictureSet
 from ray_app.errors import DataError
 from ray_app.picture_config import Candidate
-from ray_app.storage import Storage, join
+from ray_app.storage import join
 from ray_app.transferability import h_score, logme
 
 CHOICES = "choices"
@@ -65,7 +65,7 @@ def judge(pictures: PictureSet, config: Config, progress: Progress | None = None
     if not all(np.isfinite(vectors).all() for vectors, _ in (train, validation)):
         raise DataError("features that are not finite in 16 bits; are these the weights of a trained network?")
     knows = fit_neighbors(train, validation)
-    picture_s, num_parameters = _cost(config, pictures.storage)
+    picture_s, num_parameters = _cost(config, pictures)
     found = Judgement(
         logme=logme(*train),
         h_score=h_score(*train),
@@ -79,15 +79,14 @@ def judge(pictures: PictureSet, config: Config, progress: Progress | None = None
 
 
 @torch.inference_mode()
-def _cost(config: Config, storage: Storage) -> tuple[float, int]:
+def _cost(config: Config, pictures: PictureSet) -> tuple[float, int]:
     """Seconds per picture, the fastest of some batches after one that does not count, and the number of parameters."""
     classifier = config.classifier
     assert classifier is not None
     torch.set_num_threads(config.train.cpus_per_worker)
     device = torch.device("cuda" if config.train.use_gpu and torch.cuda.is_available() else "cpu")
-    backbone = to_channels_last(begin_backbone(classifier, storage)).to(device).eval()
-    side, bf16 = evaluation_side(classifier), config.train.precision == "bf16"
-    shown = as_shown(backbone, torch.zeros(_TIMED, 3, side, side, dtype=torch.uint8), device)
+    backbone = to_channels_last(begin_backbone(classifier, pictures.storage, pictures.kind)).to(device).eval()
+    shown, bf16 = as_shown(backbone, example(backbone, classifier, _TIMED), device), config.train.precision == "bf16"
     times = []
     for _ in range(1 + _REPEATS):
         start = time.perf_counter()

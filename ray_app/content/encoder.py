@@ -1,6 +1,5 @@
 """Texts -> vectors of length 1, by a pretrained encoder of the transformers library."""
 
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +14,7 @@ from ray_app.config import fingerprint
 from ray_app.content.model_folder import absolute, hashes_of, model_folder
 from ray_app.data_config import ContentConfig
 from ray_app.errors import ConfigError, DataError
+from ray_app.models.texts import Pooling, pooled, stated_pooling
 from ray_app.storage import Storage
 
 TOKENS_PER_BATCH = 2048
@@ -37,8 +37,7 @@ class TextEncoder:
         model = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=_fast_dtype(device))
         self._model = model.to(device).eval()
         self._max_tokens = min(max_tokens, getattr(model.config, "max_position_embeddings", max_tokens))
-        pooling = folder / "1_Pooling" / "config.json"
-        self._first_token = pooling.is_file() and json.loads(pooling.read_text()).get("pooling_mode_cls_token", False)
+        self._pooling: Pooling = "first" if stated_pooling(folder) == "first" else "mean"
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float16]:
         """Vectors `[texts, dim]`, the mean over tokens (or the first, where the encoder's pooling says so)."""
@@ -63,8 +62,7 @@ class TextEncoder:
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        pooled = hidden[:, 0] if self._first_token else (hidden * mask.unsqueeze(-1)).sum(1)
-        return functional.normalize(pooled, dim=1).half().cpu()
+        return functional.normalize(pooled(hidden, mask, self._pooling), dim=1).half().cpu()
 
 
 def encoder_folder(storage: Storage, content: ContentConfig) -> AbstractContextManager[Path]:

@@ -11,7 +11,8 @@ from ray_app.storage import Storage
 from ray_app.uri import scheme
 
 HF = "hf:"
-READ_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "1_Pooling/*.json")
+WEIGHTS = ".safetensors"
+READ_FILES = ("*.json", "*.txt", "*.model", f"*{WEIGHTS}", "1_Pooling/*.json")
 """Of a folder: weights (no pickle), what surrounds them, and how the vectors of tokens become that of the text."""
 
 
@@ -39,13 +40,22 @@ def absolute(name: str) -> str:
     return f"{HF}{path.resolve()}" if name.startswith(HF) and path.is_dir() else name
 
 
+def described_in(folder: Path) -> Iterator[Path]:
+    """What is read of a folder beside weights, by names in it: all that an encoder is built from."""
+    return (path.relative_to(folder) for path in _read_in(folder) if path.suffix != WEIGHTS)
+
+
 def hashes_of(folder: Path) -> dict[str, str]:
     """SHA-256 of each file that is read, by its name in the folder."""
     hashes = {}
-    for path in sorted({path for pattern in READ_FILES for path in folder.glob(pattern)}):
+    for path in _read_in(folder):
         with path.open("rb") as file:
             hashes[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes
+
+
+def _read_in(folder: Path) -> list[Path]:
+    return sorted({path for pattern in READ_FILES for path in folder.glob(pattern)})
 
 
 def _from_hub(name: str, key: str) -> Path:

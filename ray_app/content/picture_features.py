@@ -1,4 +1,4 @@
-"""Outputs of a frozen backbone for the pictures of a set: computed once by Ray Data actors, kept beside the set.
+"""Outputs of a frozen backbone for pictures or texts: computed once by Ray Data actors, kept beside their set.
 
 What is kept is known by the backbone, its weights and what it was shown; killed in the middle, it goes on with the
 files that are missing.
@@ -14,13 +14,21 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from ray_app.config import Config, fingerprint
-from ray_app.content.pretrained import as_shown, begin_backbone, evaluation_side, evaluation_views, weights_key
+from ray_app.content.pretrained import (
+    as_shown,
+    begin_backbone,
+    evaluation_side,
+    evaluation_views,
+    training_views,
+    weights_key,
+)
 from ray_app.data.dataset import FEATURES
 from ray_app.data.picture_set import PartName, PictureSet
-from ray_app.data.picture_shard import Range, Rows, bytes_of, cut
-from ray_app.data.pixels import Views
+from ray_app.data.picture_shard import Range, Rows, contents_of, cut
 from ray_app.data.pool import map_parts
 from ray_app.errors import ConfigError
 from ray_app.picture_config import HeadConfig
@@ -79,7 +87,8 @@ def cached_features(pictures: PictureSet, config: Config) -> Features | None:
     views = classifier.cached_views
     shown = [classifier.size, classifier.augment] if views > 1 else []
     weights = weights_key(classifier, pictures.storage)
-    key = fingerprint(_VERSION, weights, evaluation_side(classifier), config.train.precision, views, *shown)
+    size = evaluation_side(classifier) if pictures.kind == "pictures" else ["tokens", classifier.max_tokens]
+    key = fingerprint(_VERSION, weights, size, config.train.precision, views, *shown)
     return Features(pictures, key, views)
 
 
@@ -94,8 +103,12 @@ def compute(features: Features, config: Config, progress: Progress | None = None
     if not missing:
         return
     assert config.classifier is not None
-    begin_backbone(config.classifier, pictures.storage)  # a sentence here, a dead actor there
-    bar = progress.add_task("features of pictures", total=pictures.manifest.counts.pictures_in) if progress else None
+    begin_backbone(config.classifier, pictures.storage, pictures.kind)  # a sentence here, a dead actor there
+    bar = (
+        progress.add_task(f"features of {pictures.kind}", total=pictures.manifest.counts.pictures_in)
+        if progress
+        else None
+    )
     for table in map_parts(missing, Encoding, {"features": features, "config": config}, config.train):
         if progress and bar is not None:
             progress.advance(bar, table["pictures"][0].as_py())
@@ -122,16 +135,17 @@ class Encoding:
         self._features, self._config = features, config.classifier
         self._device = torch.device("cuda" if config.train.use_gpu else "cpu")
         self._bf16 = config.train.precision == "bf16"
-        self._backbone = begin_backbone(config.classifier, features.pictures.storage).to(self._device).eval()
-        self._files = {file.path: file for file in features.pictures.manifest.files}
+        pictures = features.pictures
+        self._backbone = begin_backbone(config.classifier, pictures.storage, pictures.kind).to(self._device).eval()
+        self._files = {file.path: file for file in pictures.manifest.files}
 
     def __call__(self, path: str) -> Iterator[pa.Table]:
         """How many pictures the file has, after their features were written."""
         pictures, file = self._features.pictures, self._files[path]
-        rows = bytes_of(pictures, Range(path, 0, file.pictures))
+        rows = contents_of(pictures, Range(path, 0, file.pictures))
         views = [evaluation_views(self._backbone, self._config)]
         if file.part == "train":
-            views += [Views(self._config.size, augment=self._config.augment)] * (self._features.num_views - 1)
+            views += [training_views(self._backbone, self._config)] * (self._features.num_views - 1)
         vectors = np.stack([self._vectors(rows, one, seed) for seed, one in enumerate(views)], axis=1)
         lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1] * vectors.shape[2])
         table = pa.table({"vector": lists, "label": pa.array(rows.labels)})
@@ -139,7 +153,7 @@ class Encoding:
         yield pa.table({"pictures": [file.pictures]})
 
     @torch.inference_mode()
-    def _vectors(self, rows: Rows, views: Views, seed: int) -> NDArray[np.float16]:
+    def _vectors(self, rows: Rows, views: Dataset[Tensor], seed: int) -> NDArray[np.float16]:
         found = []
         for start in range(0, len(rows.labels), self._config.batch_size):
             batch = rows.values[start : start + self._config.batch_size].tolist()

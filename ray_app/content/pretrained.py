@@ -1,4 +1,4 @@
-"""The configured backbone with its pretrained weights, and what it is shown of a picture."""
+"""The configured backbone with its pretrained weights, and what it is shown of a picture or text."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,14 +10,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from ray_app.checkpoint import CheckpointError
 from ray_app.config import Config, fingerprint
 from ray_app.content.model_folder import HF, absolute, hashes_of, model_folder
+from ray_app.data.picture_set import Kind
 from ray_app.data.pixels import Views
+from ray_app.data.tokens import Tokens
 from ray_app.errors import ConfigError
 from ray_app.models.backbones import Backbone, UnknownBackboneError, WeightsError, build_backbone
-from ray_app.models.vision import build_encoder
+from ray_app.models.encoders import build_encoder
+from ray_app.models.texts import example_tokens
 from ray_app.picture_config import PRETRAINED, ClassifierConfig
 from ray_app.storage import Storage, join
 from ray_app.uri import scheme
@@ -28,14 +32,14 @@ OURS = "backbone.network."
 """What stands before the names of a backbone's weights in our own checkpoints."""
 
 
-def begin_backbone(config: ClassifierConfig, storage: Storage) -> Backbone:
+def begin_backbone(config: ClassifierConfig, storage: Storage, kind: Kind = "pictures") -> Backbone:
     """The backbone with its pretrained weights, random ones where there are none.
 
     A local path must be absolute (`settled`) in other processes.
 
     Raises:
-        ConfigError: there is no such backbone, it cannot see pictures of this size, or its library does not give its
-            weights.
+        ConfigError: there is no such backbone, it is not for this kind of inputs or not of this size, or its library
+            does not give its weights.
         CheckpointError: the weights are those of another network: names and shapes that differ.
         StorageError: its folder cannot be fetched.
     """
@@ -52,7 +56,7 @@ def begin_backbone(config: ClassifierConfig, storage: Storage) -> Backbone:
         raise ConfigError(
             [f"classifier.weights: the library did not give those of {config.backbone} ({line}); name a file of them"]
         ) from error
-    _check_sides(backbone, config)
+    _check(backbone, config, kind)
     return backbone
 
 
@@ -122,9 +126,25 @@ def evaluation_side(config: ClassifierConfig) -> int:
     return config.test_size or config.size
 
 
-def evaluation_views(backbone: Backbone, config: ClassifierConfig) -> Views:
-    """Pictures as evaluation and serving show them."""
+def training_views(backbone: Backbone, config: ClassifierConfig) -> Dataset[Tensor]:
+    """Pictures or texts as training shows them: pictures changed at random, by the seed that is given with them."""
+    if backbone.reader is not None:
+        return Tokens(backbone.reader, config.max_tokens)
+    return Views(config.size, augment=config.augment)
+
+
+def evaluation_views(backbone: Backbone, config: ClassifierConfig) -> Dataset[Tensor]:
+    """Pictures or texts as evaluation and serving show them."""
+    if backbone.reader is not None:
+        return Tokens(backbone.reader, config.max_tokens)
     return Views(evaluation_side(config), backbone.shown.middle)
+
+
+def example(backbone: Backbone, config: ClassifierConfig, count: int) -> Tensor:
+    """So many black pictures, or texts, of the full size, as `evaluation_views` would have them."""
+    if backbone.reader is not None:
+        return example_tokens(config.max_tokens).repeat(count, 1)
+    return torch.zeros(count, 3, evaluation_side(config), evaluation_side(config), dtype=torch.uint8)
 
 
 def to_channels_last(model: Module) -> Module:
@@ -133,10 +153,15 @@ def to_channels_last(model: Module) -> Module:
     return model
 
 
-def as_shown(backbone: Backbone, pictures: Tensor, device: torch.device) -> Tensor:
-    """What the backbone is shown of uint8 pictures `[n, 3, side, side]`; channels last, which convolves faster."""
+def as_shown(backbone: Backbone, inputs: Tensor, device: torch.device) -> Tensor:
+    """What the backbone is shown of uint8 pictures `[n, 3, side, side]`, channels last, which convolves faster.
+
+    Ids of tokens are shown as they are.
+    """
+    if backbone.reader is not None:
+        return inputs.to(device, non_blocking=True)
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) * 255 for values in backbone.shown[:2])
-    values = (pictures.to(device, non_blocking=True).float() - mean) / std
+    values = (inputs.to(device, non_blocking=True).float() - mean) / std
     return values.contiguous(memory_format=torch.channels_last)
 
 
@@ -160,7 +185,21 @@ def _file(uri: str) -> str:
 
 
 @torch.no_grad()
-def _check_sides(backbone: Backbone, config: ClassifierConfig) -> None:
+def _check(backbone: Backbone, config: ClassifierConfig, kind: Kind) -> None:
+    reads: Kind = "pictures" if backbone.reader is None else "texts"
+    if reads != kind:
+        others = {"pictures": "a ViT, DINOv2, Swin, ConvNeXt or CLIP", "texts": "a BERT, RoBERTa, MiniLM or GPT-2"}
+        raise ConfigError(
+            [f"classifier.backbone: {config.backbone} is for {reads}, not for {kind}; name {others[kind]}"]
+        )
+    if backbone.reader is not None:
+        try:
+            backbone.eval()(example(backbone, config, 1))
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise ConfigError(
+                [f"classifier.max_tokens: {config.max_tokens}, but {config.backbone} cannot read so many: {error}"]
+            ) from None
+        return
     for name, side in (("size", config.size), ("test_size", evaluation_side(config))):
         try:
             backbone.eval()(torch.zeros(1, 3, side, side))

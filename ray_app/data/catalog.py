@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_app.data.files import Piece, RawBatch, read_piece
-from ray_app.data.ids import are_integers, as_ids
+from ray_app.data.ids import are_integers, as_ids, as_text
 from ray_app.data.layouts import Layout, layout_of
 from ray_app.data.numbers import as_numbers
 from ray_app.data.quarantine import Reason, refuse_rows
@@ -71,7 +71,7 @@ def _parse(
     ids = as_ids(columns[Col.ITEM], piece.format == "csv")
     price, bad_price = as_numbers(columns[Col.PRICE])
     since = as_times(columns[Col.AVAILABLE_FROM], day_first=day_first)
-    texts = [_as_text(columns[name]) for name in (Col.TITLE, Col.DESCRIPTION, Col.BRAND)]
+    texts = [as_text(columns[name]) for name in (Col.TITLE, Col.DESCRIPTION, Col.BRAND)]
     texts.append(_categories(raw, columns[Col.CATEGORY], layout))
     prices, dates = pa.array(price, from_pandas=True), pa.array(since.us, mask=since.missing | since.bad)
     table = pa.table([ids.text, *texts, prices, dates], schema=CATALOG_SCHEMA)
@@ -81,20 +81,11 @@ def _parse(
 def _categories(raw: RawBatch, column: pa.Array, layout: Layout) -> pa.Array:
     flags = [name for name in layout.flags if name in raw.table.column_names]
     if not flags:
-        text = _as_text(column)
+        text = as_text(column)
         return pc.replace_substring(text, layout.listed, ", ") if layout.listed else text
     holds = [np.asarray(pc.equal(raw.column(name).cast(pa.string()), "1").fill_null(False)) for name in flags]
     listed = [", ".join(name for name, held in zip(flags, row, strict=True) if held) for row in np.column_stack(holds)]
     return pa.array([text or None for text in listed], pa.string())
-
-
-def _as_text(column: pa.Array) -> pa.Array:
-    """Text; of a list (categories, keywords), its members with commas between, also of a list of lists."""
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        ends = np.cumsum(np.asarray(pc.list_value_length(column).fill_null(0)))
-        members = _as_text(column.flatten()).fill_null("")
-        column = pc.binary_join(pa.ListArray.from_arrays(np.append(0, ends).astype(np.int32), members), ", ")
-    return as_ids(column, untyped=False).text
 
 
 def _located(table: pa.Table, source: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pa.Table:

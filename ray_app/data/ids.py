@@ -50,6 +50,15 @@ def as_ids(column: pa.Array, untyped: bool) -> Ids:
     return Ids(text, None)
 
 
+def as_text(column: pa.Array) -> pa.Array:
+    """Text; of a list (categories, keywords), its members with commas between, also of a list of lists."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        ends = np.cumsum(np.asarray(pc.list_value_length(column).fill_null(0)))
+        members = as_text(column.flatten()).fill_null("")
+        column = pc.binary_join(pa.ListArray.from_arrays(np.append(0, ends).astype(np.int32), members), ", ")
+    return as_ids(column, untyped=False).text
+
+
 def are_integers(text: pa.Array) -> bool:
     """Whether every value that is there is an integer in its canonical form."""
     return pc.all(pc.match_substring_regex(text, CANONICAL)).as_py() is not False

@@ -1,4 +1,4 @@
-"""What became of every picture, added up, and the check that stops a set that cannot be trusted."""
+"""What became of every picture or text, added up, and the check that stops a set that cannot be trusted."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from ray_app.data.accounts import check_share
 from ray_app.data.dataset import SourceRecord
 from ray_app.data.picture_passes import PART_NAMES, PictureReport, WriteReport
-from ray_app.data.picture_set import PictureCounts
+from ray_app.data.picture_set import Kind, PictureCounts
 from ray_app.data.picture_sources import Sources
 from ray_app.data.picture_work import Plan
 from ray_app.data.quarantine import tally
@@ -24,7 +24,13 @@ def pictures_in(plan: Plan, read: Sequence[PictureReport]) -> int:
 
 
 def check(
-    refused: Counter[str], total: int, tables: Sequence[Source], broken: Collection[int], limit: float, quarantine: str
+    refused: Counter[str],
+    total: int,
+    tables: Sequence[Source],
+    broken: Collection[int],
+    limit: float,
+    quarantine: str,
+    kind: Kind,
 ) -> None:
     """Stop when more was refused than `data.max_quarantined_fraction` allows.
 
@@ -33,7 +39,7 @@ def check(
     """
     lost = sum(table.entry.size for number, table in enumerate(tables) if table.problem or number in broken)
     share = lost / max(1, sum(table.entry.size for table in tables))
-    check_share("the pictures", refused, total, share, limit, quarantine)
+    check_share(f"the {kind}", refused, total, share, limit, quarantine)
 
 
 def counts(plan: Plan, read: Sequence[PictureReport], written: Sequence[WriteReport]) -> PictureCounts:

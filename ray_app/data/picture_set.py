@@ -1,4 +1,4 @@
-"""A prepared set of labelled pictures: a folder that counts as complete once its manifest is there."""
+"""A prepared set of labelled pictures or texts: a folder that counts as complete once its manifest is there."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,14 +10,21 @@ from ray_app.data.dataset import SourceRecord
 from ray_app.storage import Storage, join
 
 PartName = Literal["train", "validation", "test"]
+Kind = Literal["pictures", "texts"]
+Content = bytes | str
+"""A picture or a text."""
 PICTURES_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
         pa.field("image", pa.binary(), nullable=False),  # JPEG or PNG, upright, in RGB
         pa.field("label", pa.int32(), nullable=False),  # index into `PictureManifest.classes`
-        pa.field("hash", pa.binary(16), nullable=False),  # of `image`: equal pictures have their features once
+        pa.field("hash", pa.binary(16), nullable=False),  # of `image`: equal pictures stay in one part
     ]
 )
+_TEXT = pa.field("text", pa.string(), nullable=False)
+SCHEMAS: dict[Kind, pa.Schema] = {"pictures": PICTURES_SCHEMA, "texts": PICTURES_SCHEMA.set(1, _TEXT)}
+COLUMNS: dict[Kind, str] = {kind: schema.names[1] for kind, schema in SCHEMAS.items()}
+"""The column of the contents."""
 
 
 class _Record(BaseModel):
@@ -25,7 +32,7 @@ class _Record(BaseModel):
 
 
 class PictureFile(_Record):
-    """One file of pictures, all of one part."""
+    """One file of pictures, or texts, all of one part."""
 
     path: str
     part: PartName
@@ -33,7 +40,7 @@ class PictureFile(_Record):
 
 
 class PictureCounts(_Record):
-    """Where every picture went. `pictures_in` = train + validation + test + the sum of `quarantined`, always."""
+    """Where all of them went. `pictures_in` = train + validation + test + the sum of `quarantined`, always."""
 
     pictures_in: int
     train: int
@@ -47,6 +54,8 @@ class PictureManifest(_Record):
 
     schema_version: int
     fingerprint: str
+    kind: Kind = "pictures"
+    """What is counted below."""
     pictures: dict[str, Any]
     """The resolved sections of the configuration that it depends on."""
     sources: list[SourceRecord]
@@ -56,18 +65,28 @@ class PictureManifest(_Record):
     """Coarser labels, where there are any."""
     group_of_class: list[int] | None
     train_counts: list[int]
-    """Training pictures of each class."""
+    """Of each class."""
     notes: list[str]
     files: list[PictureFile]
 
 
 @dataclass(frozen=True)
 class PictureSet:
-    """A complete set of pictures (`PICTURES_SCHEMA`)."""
+    """A complete set of pictures or texts (`SCHEMAS`)."""
 
     storage: Storage
     uri: str
     manifest: PictureManifest
+
+    @property
+    def kind(self) -> Kind:
+        """What it is a set of."""
+        return self.manifest.kind
+
+    @property
+    def column(self) -> str:
+        """Where the contents are."""
+        return COLUMNS[self.kind]
 
     @property
     def num_classes(self) -> int:
@@ -79,5 +98,5 @@ class PictureSet:
         return [join(self.uri, file.path) for file in self.manifest.files if file.part == part]
 
     def size(self, part: PartName) -> int:
-        """Pictures of a part."""
+        """Pictures or texts of a part."""
         return sum(file.pictures for file in self.manifest.files if file.part == part)

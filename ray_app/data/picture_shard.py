@@ -1,4 +1,4 @@
-"""One worker's share of a part's pictures, or of what a frozen network made of them: kept or read in windows."""
+"""One worker's share of a part, or of what a frozen network made of it: kept or read in windows."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from ray_app.data.picture_set import PartName, PictureSet
 from ray_app.storage import join
 
 WINDOW = 20_000
-"""Pictures held in memory by one worker; a larger share is read anew in each epoch."""
+"""Pictures or texts held in memory by one worker; a larger share is read anew in each epoch."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some pictures: `values` are their bytes `[n]` (object) or vectors `[n, dim]`."""
+    """Some pictures or texts: `values` are their contents `[n]` (object) or vectors `[n, dim]`."""
 
     values: NDArray[Any]
     labels: NDArray[np.int64]
@@ -51,10 +51,10 @@ def share_of(pictures: PictureSet, part: PartName, rank: int, world_size: int) -
     return found
 
 
-def bytes_of(pictures: PictureSet, rows: Range) -> Rows:
-    """Pictures as they are stored."""
-    table = pictures.storage.read_table(join(pictures.uri, rows.path), ["image", "label"])
-    return cut(table, rows, lambda column: np.array(column.to_pylist(), dtype=object), "image")
+def contents_of(pictures: PictureSet, rows: Range) -> Rows:
+    """Pictures or texts as they are stored."""
+    table = pictures.storage.read_table(join(pictures.uri, rows.path), [pictures.column, "label"])
+    return cut(table, rows, lambda column: np.array(column.to_pylist(), dtype=object), pictures.column)
 
 
 def cut(table: pa.Table, rows: Range, to_array: Callable[[Any], NDArray[Any]], column: str) -> Rows:

@@ -1,4 +1,7 @@
-"""Where labelled pictures are: in folders named by label, or in tables that hold their bytes or name their files."""
+"""Where labelled pictures are: in folders named by label, or in tables that hold their bytes or name their files.
+
+Where labelled texts are: in tables.
+"""
 
 import hashlib
 import posixpath
@@ -10,12 +13,12 @@ from typing import NamedTuple
 from ray_app import uri as uris
 from ray_app.data.dataset import SourceRecord
 from ray_app.data.files import Piece, RawBatch, format_of
-from ray_app.data.ids import as_ids
+from ray_app.data.ids import as_ids, as_text
 from ray_app.data.raw_files import RawFile, find_sources
 from ray_app.data.split import TEST, TRAIN, VALIDATION
 from ray_app.data_config import DataConfig
 from ray_app.errors import DataError
-from ray_app.picture_config import PictureColumns
+from ray_app.picture_config import LabelColumns, PictureColumns, TextColumns
 from ray_app.storage import FileEntry, Storage
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm")
@@ -29,10 +32,10 @@ _SHARD = re.compile(r"[-_.]\d+([-_.]of[-_.]\d+.*)?$")
 
 
 class Named(NamedTuple):
-    """What is said of a picture."""
+    """What is said of a picture or text."""
 
     uri: str | None
-    """Where it is; None where nothing says so."""
+    """Where a picture is; None where nothing says so, and for texts."""
     label: str | None
     group: str | None
     part: str | None
@@ -86,25 +89,46 @@ def find_pictures(storage: Storage, data: DataConfig) -> Sources:
         if others := len(entries) - len(pictures):
             found.notes.append(f"{pattern}: {others:,} files that do not end as pictures do were passed over.")
     if tables:
-        found.tables.extend(find_sources(storage, tables, data.format, "data.events"))
-        found.entries.extend(file.entry for file in found.tables)
+        named = find_tables(storage, data.model_copy(update={"events": tuple(tables)}))
+        found.tables.extend(named.tables)
+        found.entries.extend(named.entries)
     return found
+
+
+def find_tables(storage: Storage, data: DataConfig) -> Sources:
+    """Look for tables alone behind `data.events`; raises as `find_pictures`."""
+    tables = find_sources(storage, data.events, data.format, "data.events")
+    return Sources(tables=tables, entries=[file.entry for file in tables])
 
 
 def rows_of(raw: RawBatch, piece: Piece, columns: PictureColumns) -> Iterator[tuple[Named, bytes | None]]:
     """Every row of a table, with the bytes of its picture where it holds them."""
-    untyped = piece.format == "csv"
+    images = raw.column(columns.image).to_pylist()
+    for said, image in zip(_said(raw, piece, columns), images, strict=True):
+        data, path = _bytes_and_path(image)
+        place = f"{piece.uri}#{said.row}"
+        uri = place if data else _resolved(path, piece.uri) if path else None
+        yield said._replace(uri=uri, key=said.key or path or place), data
+
+
+def texts_of(raw: RawBatch, piece: Piece, columns: TextColumns) -> Iterator[tuple[Named, str]]:
+    """Every row of a table, with what there is of its texts in one, each space and line break one space."""
+    names = (columns.title, columns.description, columns.brand)
+    parts = zip(*(as_text(raw.column(name)).to_pylist() for name in names), strict=True)
+    for said, texts in zip(_said(raw, piece, columns), parts, strict=True):
+        text = " ".join(word for part in texts if part for word in part.split())
+        yield said._replace(key=said.key or f"{piece.uri}#{said.row}"), text
+
+
+def _said(raw: RawBatch, piece: Piece, columns: LabelColumns) -> Iterator[Named]:
+    """What the columns say, without a place."""
     texts = [
-        as_ids(raw.column(name), untyped).text.to_pylist()
+        as_ids(raw.column(name), piece.format == "csv").text.to_pylist()
         for name in (columns.label, columns.group, columns.part, columns.key)
     ]
     part_of_file = _part_of_file(piece.uri)
-    images = raw.column(columns.image).to_pylist()
-    for row, image, label, group, part, key in zip(raw.rows.tolist(), images, *texts, strict=True):
-        data, path = _bytes_and_path(image)
-        place = f"{piece.uri}#{row}"
-        uri = place if data else _resolved(path, piece.uri) if path else None
-        yield Named(uri, label, group, part or part_of_file, key or path or place, piece.uri, row), data
+    for row, label, group, part, key in zip(raw.rows.tolist(), *texts, strict=True):
+        yield Named(None, label, group, part or part_of_file, key or "", piece.uri, row)
 
 
 def _base(storage: Storage, pattern: str) -> str:

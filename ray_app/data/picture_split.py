@@ -1,4 +1,4 @@
-"""Which pictures train, which are held out, and what the labels are called: decided for the whole set at once.
+"""Which pictures or texts train, which are held out, and what the labels are called: decided for the whole set at once.
 
 Nobody's chance has a part in it: pictures are ordered by the hash of their content, so that the same pictures are
 always divided in the same way, and equal pictures stay together.
@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ray_app.data.picture_set import Kind
 from ray_app.data.split import TEST, TRAIN, VALIDATION
 from ray_app.errors import DataError
-from ray_app.picture_config import PicturesConfig
+from ray_app.picture_config import SharesConfig, TextsConfig
 
-UNDECIDED, UNTRAINED, LEFT_OUT = -1, -2, -3
-"""In place of a part: not said by anybody; a label without training pictures; beyond `pictures.train_share`."""
+UNDECIDED, UNTRAINED, LEFT_OUT, REPEATED = -1, -2, -3, -4
+"""In place of a part: not said by anybody; a label without training pictures; beyond `train_share`; not `distinct`."""
 LABEL, GROUP, PART, HASH = "label", "group", "part", "hash"
 INDEX_SCHEMA = pa.schema(
     [
@@ -43,7 +44,7 @@ class Division:
     label: Ints
     """Index into `classes` of each picture; -1 where its part is `UNTRAINED`."""
     part: Ints
-    """TRAIN, VALIDATION, TEST, `UNTRAINED` or `LEFT_OUT` of each picture."""
+    """TRAIN, VALIDATION, TEST, `UNTRAINED`, `LEFT_OUT` or `REPEATED` of each picture."""
     notes: list[str]
 
     def counts(self, part: int) -> Ints:
@@ -51,8 +52,8 @@ class Division:
         return np.bincount(self.label[self.part == part], minlength=len(self.classes))
 
 
-def divide(index: pa.Table, settings: PicturesConfig) -> Division:
-    """Divide the pictures of `index` (`INDEX_SCHEMA`).
+def divide(index: pa.Table, settings: SharesConfig) -> Division:
+    """Divide the pictures, or texts, of `index` (`INDEX_SCHEMA`).
 
     What somebody decided stays; of the parts that nobody named each gets its share of each label's training pictures,
     to one picture more or less, and every label keeps one to train on. Labels are sorted by name.
@@ -61,10 +62,11 @@ def divide(index: pa.Table, settings: PicturesConfig) -> Division:
         DataError: there is but one label, or a part is empty.
     """
     names, label = np.unique(np.array(index[LABEL].to_pylist(), np.str_), return_inverse=True)
+    kind: Kind = "texts" if isinstance(settings, TextsConfig) else "pictures"
     picture = _numbers(index[HASH])
     given = index[PART].to_numpy().astype(np.int64)
     part = np.where(given == UNDECIDED, TRAIN, given)
-    notes = _notes(names.tolist(), label, picture, given)
+    notes = _notes(names.tolist(), label, picture, given, kind)
     shares = {TEST: settings.test_share, VALIDATION: settings.validation_share}
     for held_out in [held_out for held_out in shares if held_out in given]:
         shares[held_out] = 0.0
@@ -75,7 +77,9 @@ def divide(index: pa.Table, settings: PicturesConfig) -> Division:
     if settings.train_share < 1:
         training = np.flatnonzero(part == TRAIN)
         part[training] = _thinned(label[training], picture[training], settings.train_share)
-    _check(names[trained].tolist(), part)
+    if isinstance(settings, TextsConfig) and settings.distinct:
+        part[_repeated(label, picture, part)] = REPEATED
+    _check(names[trained].tolist(), part, kind)
     groups, group_of_class, group_notes = _groups(names[trained].tolist(), index)
     number = np.where(trained, np.cumsum(trained) - 1, -1)
     return Division(names[trained].tolist(), groups, group_of_class, number[label], part, notes + group_notes)
@@ -107,6 +111,13 @@ def _thinned(label: Ints, picture: Ints, share: float) -> Ints:
     return found
 
 
+def _repeated(label: Ints, picture: Ints, part: Ints) -> NDArray[np.bool_]:
+    """Whether another of the same label and part stands before it."""
+    found = part >= 0
+    found[np.unique(np.stack([label, picture, part]), axis=1, return_index=True)[1]] = False
+    return found
+
+
 def _places(label: Ints, picture: Ints) -> tuple[Ints, Ints, Ints]:
     """Of each distinct picture its first label and its place among the pictures of that; distinct pictures by label."""
     distinct, inverse = np.unique(picture, return_inverse=True)
@@ -125,18 +136,18 @@ def _quotas(counts: Ints, share: float) -> Ints:
     return np.diff(wanted, prepend=0)
 
 
-def _check(classes: Sequence[str], part: Ints) -> None:
+def _check(classes: Sequence[str], part: Ints, kind: Kind) -> None:
     if len(classes) < 2:
         found = f"one label, {classes[0]!r}" if classes else "no label"
         raise DataError(
-            f"there is {found} with training pictures, so there is nothing to tell apart; "
-            "look at data.events and pictures.columns.label"
+            f"there is {found} with training {kind}, so there is nothing to tell apart; "
+            f"look at data.events and {kind}.columns.label"
         )
     for wanted, share in ((VALIDATION, "validation_share"), (TEST, "test_share")):
         if not (part == wanted).any():
             raise DataError(
-                f"no picture is left for {share.removesuffix('_share')}: there are too few in all, or their labels "
-                f"have no training pictures; raise pictures.{share}, or look at pictures.columns.part"
+                f"no {kind[:-1]} is left for {share.removesuffix('_share')}: there are too few in all, or their "
+                f"labels have no training {kind}; raise {kind}.{share}, or look at {kind}.columns.part"
             )
 
 
@@ -158,7 +169,7 @@ def _groups(classes: list[str], index: pa.Table) -> tuple[list[str] | None, list
     return groups, [number[chosen.get(name, name)] for name in classes], notes
 
 
-def _notes(names: list[str], label: Ints, picture: Ints, given: Ints) -> list[str]:
+def _notes(names: list[str], label: Ints, picture: Ints, given: Ints, kind: Kind) -> list[str]:
     """What a person should know of the labels and parts as they came."""
     notes = []
     alike = defaultdict(list)
@@ -167,16 +178,18 @@ def _notes(names: list[str], label: Ints, picture: Ints, given: Ints) -> list[st
     if twins := [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]:
         notes.append(f"Labels that differ in case or spaces alone count as different: {'; '.join(twins[:_SHOWN])}.")
     if single := [names[number] for number in np.flatnonzero(np.bincount(label) == 1)]:
-        notes.append(f"{_listed(single)} on one picture alone, so that it cannot be seen how well they are recognised.")
+        notes.append(
+            f"{_listed(single)} on one {kind[:-1]} alone, so that it cannot be seen how well they are recognised."
+        )
     pairs = np.unique(np.stack([picture, label]), axis=1)
     if twice := int(np.count_nonzero(np.bincount(pairs[0]) > 1)):
-        notes.append(f"{twice:,} pictures stand there under several labels; they were kept under each.")
+        notes.append(f"{twice:,} {kind} stand there under several labels; they were kept under each.")
     decided = given != UNDECIDED
     if decided.any() and not decided.all():
-        notes.append(f"{np.count_nonzero(~decided):,} pictures name no part, and others do: they are for training.")
+        notes.append(f"{np.count_nonzero(~decided):,} {kind} name no part, and others do: they are for training.")
     shared = np.intersect1d(picture[given == TRAIN], picture[given > TRAIN])
     if len(shared):
-        notes.append(f"{len(shared):,} training pictures stand in a part that is held out too, as somebody decided.")
+        notes.append(f"{len(shared):,} training {kind} stand in a part that is held out too, as somebody decided.")
     return notes
 
 

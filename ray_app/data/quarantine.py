@@ -43,13 +43,20 @@ class Reason(StrEnum):
     CORRUPT_PICTURE = "corrupt_picture"
     TRUNCATED_PICTURE = "truncated_picture"
     TOO_MANY_PIXELS = "too_many_pixels"
+    MISSING_TEXT = "missing_text"
     MISSING_LABEL = "missing_label"
     UNKNOWN_PART = "unknown_part"
     UNTRAINED_LABEL = "untrained_label"
     LEFT_OUT = "left_out"
+    REPEATED_TEXT = "repeated_text"
 
 
-EXPECTED = frozenset({Reason.LOW_RATING, Reason.RETURN, Reason.RETURNED, Reason.USER_OVER_CAP, Reason.LEFT_OUT})
+EXPECTED = frozenset(
+    {
+        *(Reason.LOW_RATING, Reason.RETURN, Reason.RETURNED, Reason.USER_OVER_CAP),
+        *(Reason.LEFT_OUT, Reason.REPEATED_TEXT),
+    }
+)
 """Understood and no fault of the data: these do not count toward `data.max_quarantined_fraction`."""
 
 MEANING = {
@@ -78,10 +85,12 @@ MEANING = {
     Reason.CORRUPT_PICTURE: "the picture cannot be decoded",
     Reason.TRUNCATED_PICTURE: "the picture breaks off",
     Reason.TOO_MANY_PIXELS: "the picture claims more than pictures.max_pixels",
+    Reason.MISSING_TEXT: "nothing in any of its columns of text",
     Reason.MISSING_LABEL: "no label",
     Reason.UNKNOWN_PART: "the part is none of train, validation, test",
-    Reason.UNTRAINED_LABEL: "no training picture has its label, so it can never be right",
-    Reason.LEFT_OUT: "a training picture beyond pictures.train_share",
+    Reason.UNTRAINED_LABEL: "no training picture or text has its label, so it can never be right",
+    Reason.LEFT_OUT: "a training picture or text beyond train_share",
+    Reason.REPEATED_TEXT: "a text that stands there before with the same label (texts.distinct)",
 }
 
 

@@ -1,6 +1,6 @@
 """Pretrained networks by name: what comes before the classifier of a network of torchvision or timm."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -18,6 +18,8 @@ class Shown(NamedTuple):
     """Share of the shorter side that it is shown when it is asked."""
 
 
+Reader = Callable[[Sequence[str], int], Tensor]
+"""Texts and how many tokens to read of each -> ids of tokens `[n, tokens]`, -1 after the end of a text."""
 IMAGENET = Shown((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.875)
 
 
@@ -32,13 +34,17 @@ class WeightsError(ValueError):
 class Backbone(nn.Module):
     """A network without its classifier: pictures `[n, 3, side, side]` -> vectors `[n, dim]`.
 
-    With `maps`, the feature map `[n, channels, height, width]` that the network would pool.
+    With `maps`, the feature map `[n, channels, height, width]` that the network would pool. With a `reader`, it is for
+    texts: what that makes of them -> vectors.
     """
 
-    def __init__(self, network: nn.Module, dim: int, shown: Shown, *, maps: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, dim: int, shown: Shown, *, maps: bool = False, reader: Reader | None = None
+    ) -> None:
         super().__init__()
         self.network = network
         self.shown = shown
+        self.reader = reader
         self.dim = dim
         self._map: Tensor | None = None
         if maps:
@@ -48,9 +54,9 @@ class Backbone(nn.Module):
             pools[-1].register_forward_pre_hook(self._keep)
             self.dim = self._channels()
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Vectors, or maps."""
-        vectors: Tensor = self.network(pictures)
+        vectors: Tensor = self.network(inputs)
         if self._map is None:
             return vectors
         found, self._map = self._map, None

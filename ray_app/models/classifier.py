@@ -1,4 +1,4 @@
-"""A classifier of pictures: a pretrained backbone and new layers on it."""
+"""A classifier of pictures or texts: a pretrained backbone and new layers on it."""
 
 import torch
 from torch import Tensor, nn
@@ -39,16 +39,16 @@ class Head(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Pictures `[n, 3, side, side]`, as `backbone.shown` says -> logits `[n, classes]`."""
+    """What the backbone is shown -> logits `[n, classes]`."""
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Logits."""
         with FastDepthwise():
-            features = self.backbone(pictures)
+            features = self.backbone(inputs)
         logits: Tensor = self.head(features)
         return logits

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from ray_app.data.picture_set import Kind
+
 WIDTH, LEFT, RIGHT, TOP = 420, 46, 24, 26
 SQUARE = WIDTH - LEFT - RIGHT
 COUNTS_HEIGHT, COUNTS_GAP = 60, 44
@@ -12,8 +14,8 @@ CELL, MAX_NAMED, NAME_WIDTH, NUMBER_WIDTH = 14, 30, 150, 44
 """Names stand at a matrix of up to so many classes; of larger ones, the numbers of the list beside it."""
 
 
-def calibration_diagram(title: str, bins: dict[str, list[float]]) -> str:
-    """Accuracy over confidence, bin by bin (on the diagonal: as sure as right), above the number of pictures."""
+def calibration_diagram(title: str, bins: dict[str, list[float]], kind: Kind = "pictures") -> str:
+    """Accuracy over confidence, bin by bin (on the diagonal: as sure as right), above the number of answers."""
     filled = [
         (confidence, accuracy, pictures)
         for confidence, accuracy, pictures in zip(bins["confidence"], bins["accuracy"], bins["pictures"], strict=True)
@@ -32,7 +34,7 @@ def calibration_diagram(title: str, bins: dict[str, list[float]]) -> str:
     points = " ".join(f"{LEFT + SQUARE * sure:.1f},{_y(right):.1f}" for sure, right, _ in filled)
     dots = "".join(
         f'<circle class="dot" cx="{LEFT + SQUARE * sure:.1f}" cy="{_y(right):.1f}" '
-        f'r="{2.5 + 5 * math.sqrt(pictures / most):.1f}"><title>{pictures:,.0f} pictures: {sure:.0%} sure, '
+        f'r="{2.5 + 5 * math.sqrt(pictures / most):.1f}"><title>{pictures:,.0f} {kind}: {sure:.0%} sure, '
         f"{right:.0%} right</title></circle>"
         for sure, right, pictures in filled
     )
@@ -47,7 +49,7 @@ def calibration_diagram(title: str, bins: dict[str, list[float]]) -> str:
         f'<text class="label" x="{LEFT}" y="{TOP - 8}">right, by how sure</text>{marks}'
         f'<line class="phase" x1="{LEFT}" y1="{bottom}" x2="{LEFT + SQUARE}" y2="{TOP}"/>'
         f'<polyline class="line" points="{points}"/>{dots}'
-        f'<text class="label" x="{LEFT}" y="{floor - COUNTS_HEIGHT - 8}">pictures (at most {most:,.0f})</text>{bars}'
+        f'<text class="label" x="{LEFT}" y="{floor - COUNTS_HEIGHT - 8}">{kind} (at most {most:,.0f})</text>{bars}'
         f'<line class="axis" x1="{LEFT}" x2="{LEFT + SQUARE}" y1="{floor}" y2="{floor}"/></svg>'
     )
 
@@ -56,13 +58,14 @@ def _y(share: float) -> float:
     return TOP + SQUARE * (1 - share)
 
 
-def confusion_map(results: dict[str, Any], order: Sequence[int], breaks: Sequence[int]) -> str:
+def confusion_map(results: dict[str, Any], order: Sequence[int], breaks: Sequence[int], kind: Kind = "pictures") -> str:
     """Labels by answers, each row's shares as shades: what is right on the diagonal, what is wrong in another color.
 
     Args:
         results: the evaluation; `confusion` lists label, answer, count.
         order: classes from the top and from the left, those alike side by side.
         breaks: where in this order a group ends.
+        kind: what has the labels.
     """
     classes = results["classes"]
     place, size = {number: k for k, number in enumerate(order)}, len(order)
@@ -86,7 +89,7 @@ def confusion_map(results: dict[str, Any], order: Sequence[int], breaks: Sequenc
     whole = side + margin + 2
     return (
         f'<svg class="heat" viewBox="0 0 {whole} {whole}" role="img" '
-        f'aria-label="Labels by answers: {right:,} of {total:,} pictures on the diagonal">'
+        f'aria-label="Labels by answers: {right:,} of {total:,} {kind} on the diagonal">'
         f'<rect class="field" x="{margin}" y="{margin}" width="{side}" height="{side}"/>{lines}{cells}{titles}</svg>'
     )
 

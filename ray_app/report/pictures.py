@@ -1,4 +1,4 @@
-"""The page about a classifier of pictures: what it read, how right it is, where it errs, and pictures to look at."""
+"""The page about a classifier: what it read, how right it is, where it errs, and pictures or texts to look at."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from ray_app.config import Config
-from ray_app.data.picture_set import PictureManifest
+from ray_app.data.picture_set import Kind, PictureManifest
 from ray_app.report.charts import Record, interval_bar
 from ray_app.report.parts import curves, flow, header, html_page, lead_tiles, main_tile, origin, section
 from ray_app.report.picture_charts import calibration_diagram, confusion_map
@@ -36,7 +36,8 @@ def write_picture_report(evidence: PictureEvidence) -> str:
     """The page as text. Everything that comes from data or configuration is escaped."""
     config, metrics = evidence.config, evidence.metrics
     protocol = metrics["protocol"]
-    asked = (f"{protocol['pictures']:,}", f"test pictures of {protocol['classes']:,} classes")
+    kind = evidence.data.kind
+    asked = (f"{protocol[kind]:,}", f"test {kind} of {protocol['classes']:,} classes")
     tiles = [main_tile(metrics), *lead_tiles(metrics), asked]
     details = f"<details><summary>All metrics</summary>{all_metrics_table(metrics)}</details>"
     sections = [
@@ -44,9 +45,9 @@ def write_picture_report(evidence: PictureEvidence) -> str:
         _flow(evidence.data),
         section("Results", results_table(metrics) + differences_table(metrics) + details),
         curves(evidence.records, metrics["metric"]),
-        _calibration(metrics),
+        _calibration(metrics, kind),
         _classes(metrics, evidence.data),
-        _examples(evidence.examples),
+        _examples(evidence.examples, kind),
         origin(metrics, config.to_yaml(), evidence.versions),
     ]
     return html_page(f"{escape(config.name)}: classifier report", sections)
@@ -57,7 +58,7 @@ def _flow(data: PictureManifest) -> str:
     kept = counts.train + counts.validation + counts.test
     groups = f" in {len(data.groups):,} groups" if data.groups else ""
     steps = [
-        (counts.pictures_in, f"pictures from {files:,} source{'s' if files != 1 else ''}"),
+        (counts.pictures_in, f"{data.kind} from {files:,} source{'s' if files != 1 else ''}"),
         (kept, f"kept, {sum(counts.quarantined.values()):,} in quarantine"),
         (len(data.classes), f"classes{groups}"),
         (counts.train, f"to train, {counts.validation:,} to validate, {counts.test:,} to test"),
@@ -65,14 +66,14 @@ def _flow(data: PictureManifest) -> str:
     return flow(steps, counts.quarantined, data.notes)
 
 
-def _calibration(metrics: dict[str, Any]) -> str:
+def _calibration(metrics: dict[str, Any], kind: Kind) -> str:
     cards = "".join(
-        f'<figure class="card"><h3>{escape(method)}</h3>{calibration_diagram(method, bins)}</figure>'
+        f'<figure class="card"><h3>{escape(method)}</h3>{calibration_diagram(method, bins, kind)}</figure>'
         for method, bins in metrics["reliability"].items()
         if metrics["methods"][method]["kind"] == "model"
     )
     text = (
-        "<p>Each dot is a bin of pictures of which the method is about equally sure. On the dashed line it is as often "
+        f"<p>Each dot is a bin of {kind} of which the method is about equally sure. On the dashed line it is as often "
         "right as it says; below, it is too sure of itself.</p>"
     )
     return section("How far to trust a probability", f'{text}<div class="grid">{cards}</div>') if cards else ""
@@ -81,14 +82,15 @@ def _calibration(metrics: dict[str, Any]) -> str:
 def _classes(metrics: dict[str, Any], data: PictureManifest) -> str:
     order, breaks = _order(data)
     text = (
-        "<p>A row for each label, a column for each answer; the darker, the larger the share of the label's pictures. "
+        "<p>A row for each label, a column for each answer; the darker, the larger the share of the label's "
+        f"{data.kind}. "
         f"{'Groups of classes stand together. ' if breaks else ''}Point at a cell to read it.</p>"
     )
     return section(
         "Where it errs",
-        f'{text}<figure class="card">{confusion_map(metrics, order, breaks)}</figure>'
-        + _confused(metrics)
-        + _recalls(metrics, order),
+        f'{text}<figure class="card">{confusion_map(metrics, order, breaks, data.kind)}</figure>'
+        + _confused(metrics, data.kind)
+        + _recalls(metrics, order, data.kind),
     )
 
 
@@ -105,7 +107,7 @@ def _order(data: PictureManifest) -> tuple[list[int], list[int]]:
     return order, breaks
 
 
-def _confused(metrics: dict[str, Any]) -> str:
+def _confused(metrics: dict[str, Any], kind: Kind) -> str:
     classes = metrics["classes"]
     wrong = sorted((pair for pair in metrics["confusion"] if pair[0] != pair[1]), key=lambda pair: (-pair[2], pair))
     rows = [
@@ -113,15 +115,15 @@ def _confused(metrics: dict[str, Any]) -> str:
         f'<td class="number">{count} of {classes[label]["test"]}</td></tr>'
         for label, said, count in wrong[:MOST_CONFUSED]
     ]
-    head = '<th scope="col">Label</th><th scope="col" class="text">taken for</th><th scope="col">pictures</th>'
+    head = f'<th scope="col">Label</th><th scope="col" class="text">taken for</th><th scope="col">{kind}</th>'
     caption = f"Most often confused by {escape(metrics['main'])}"
     return html_table(caption, head, rows) if rows else "<p>Nothing is confused.</p>"
 
 
-def _recalls(metrics: dict[str, Any], order: Sequence[int]) -> str:
+def _recalls(metrics: dict[str, Any], order: Sequence[int], kind: Kind) -> str:
     numbered = [(k + 1, metrics["classes"][number]) for k, number in enumerate(order)]
     tested = sorted((one for one in numbered if one[1]["test"]), key=lambda one: one[1]["recall"])
-    caption = "Recall of each class: share of its test pictures that are told right"
+    caption = f"Recall of each class: share of its test {kind} that are told right"
     weakest = html_table(f"{caption}; the weakest", _RECALL_HEAD, [_recall(*one) for one in tested[:WEAKEST]])
     rest = html_table(f"{caption}; numbers as at the matrix", _RECALL_HEAD, [_recall(*one) for one in numbered])
     return f"{weakest}<details><summary>All {len(numbered):,} classes</summary>{rest}</details>"
@@ -140,7 +142,7 @@ def _recall(number: int, one: dict[str, Any]) -> str:
     )
 
 
-def _examples(examples: PictureExamples) -> str:
+def _examples(examples: PictureExamples, kind: Kind) -> str:
     kinds = (
         ("Right, drawn at random", examples.right),
         ("Wrong, drawn at random", examples.wrong),
@@ -151,18 +153,25 @@ def _examples(examples: PictureExamples) -> str:
         for title, some in kinds
         if some
     )
-    return section("Test pictures", shown)
+    return section(f"Test {kind}", shown)
 
 
 def _picture(one: PictureExample) -> str:
-    data = base64.b64encode(one.thumbnail).decode()
     verdict = (
         f'<b class="found">✓ {escape(one.said)}</b>'
         if one.is_right
         else f'<b class="missed">✗ {escape(one.said)}</b><span>is {escape(one.label)}</span>'
     )
     return (
-        f'<figure class="card picture"><img src="data:image/jpeg;base64,{data}" alt="{escape(one.label)}" '
-        f'title="{escape(one.key)}" loading="lazy"><figcaption>{verdict}'
+        f'<figure class="card picture">{_content(one)}<figcaption>{verdict}'
         f"<span>{one.probability:.0%} sure</span></figcaption></figure>"
+    )
+
+
+def _content(one: PictureExample) -> str:
+    if isinstance(one.shown, str):
+        return f'<p title="{escape(one.key)}">{escape(one.shown)}</p>'
+    data = base64.b64encode(one.shown).decode()
+    return (
+        f'<img src="data:image/jpeg;base64,{data}" alt="{escape(one.label)}" title="{escape(one.key)}" loading="lazy">'
     )

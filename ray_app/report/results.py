@@ -85,7 +85,7 @@ def differences_table(results: dict[str, Any]) -> str:
             f'<td class="number">{interval}</td><td><span class="verdict {style}">{verdict}</span></td></tr>'
         )
     head = "".join(f'<th scope="col">{name}</th>' for name in ("Against", name_of(metric), "95% interval", ""))
-    asked = "pictures" if "pictures" in results["protocol"] else "users"
+    asked = next(name for name in ("pictures", "texts", "users") if name in results["protocol"])
     caption = f"{escape(results['main'])} minus each other method, the same {asked} on both sides"
     return html_table(caption, head, rows)
 

@@ -36,8 +36,9 @@ def summary_table(metrics: dict[str, Any]) -> Table:
 
 
 def _asked(protocol: dict[str, Any]) -> str:
-    if "pictures" in protocol:
-        return f"{protocol['pictures']:,} pictures of {protocol['classes']:,} classes"
+    if "classes" in protocol:
+        kind = "pictures" if "pictures" in protocol else "texts"
+        return f"{protocol[kind]:,} {kind} of {protocol['classes']:,} classes"
     seen = "excluded" if protocol["exclude_seen"] else "kept"
     return f"{protocol['users']:,} users, {protocol['items']:,} items, full ranking, seen items {seen}"
 

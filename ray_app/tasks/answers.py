@@ -1,4 +1,4 @@
-"""What a trained classifier says of the pictures of a part: computed once by Ray Data actors, and kept.
+"""What a trained classifier says of the pictures or texts of a part: computed once by Ray Data actors, and kept.
 
 Evaluation, predictions, report and promotion all read the same answers. Killed in the middle, they go on with the files
 that are missing.
@@ -29,7 +29,7 @@ KEY, LABEL, PROBABILITIES = "key", "label", "probabilities"
 
 @dataclass(frozen=True)
 class Answers:
-    """Of each picture of a part, in the order of its files."""
+    """Of each picture or text of a part, in the order of its files."""
 
     keys: list[str]
     labels: NDArray[np.int64]
@@ -61,7 +61,7 @@ def answers_of(
     if missing:
         load_classifier(storage, model_uri)  # a fault becomes a sentence here, and a dead actor there
         settings = {"pictures": pictures, "model_uri": model_uri, "config": config, "folder": folder}
-        bar = progress.add_task("pictures looked at", total=pictures.size(part)) if progress else None
+        bar = progress.add_task(f"{pictures.kind} looked at", total=pictures.size(part)) if progress else None
         for table in map_parts(missing, Answering, settings, config.train):
             if progress and bar is not None:
                 progress.advance(bar, table["pictures"][0].as_py())
@@ -81,11 +81,12 @@ class Answering:
         columns = [(place, known[name]) for place, name in enumerate(pictures.manifest.classes) if name in known]
         self._places, self._columns = np.array(columns, np.int64).reshape(-1, 2).T
         self._num_classes = pictures.num_classes
+        self._column = pictures.column
 
     def __call__(self, uri: str) -> Iterator[pa.Table]:
         """How many pictures the file has, after the answers were written."""
-        table = self._storage.read_table(uri, [KEY, "image", LABEL])
-        said = self._classifier.probabilities(table["image"].to_pylist(), self._device)
+        table = self._storage.read_table(uri, [KEY, self._column, LABEL])
+        said = self._classifier.probabilities(table[self._column].to_pylist(), self._device)
         found = np.zeros((len(said), self._num_classes), np.float32)
         found[:, self._places] = said[:, self._columns]
         lists = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), self._num_classes)

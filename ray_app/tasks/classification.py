@@ -1,4 +1,4 @@
-"""Evaluation of classifiers: every test picture's label, by models and by simple methods on frozen features."""
+"""Evaluation of classifiers: every label of the test part, by models and by simple methods on frozen features."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +39,7 @@ def evaluate_pictures(
     config: Config,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Tell the label of every test picture by every method: what `metrics.json` holds.
+    """Tell the label of every test picture or text by every method: what `metrics.json` holds.
 
     Args:
         pictures: whose test part is asked about; simple methods are fitted on its train part, unless
@@ -55,7 +55,7 @@ def evaluate_pictures(
     found, origins = dict[str, NDArray[np.float32]](), dict[str, dict[str, str]]()
     for name, uri in methods.items():
         manifest = read_manifest(pictures.storage, uri)
-        other = "" if manifest["dataset"] == pictures.uri else "; of other pictures, not of these"
+        other = "" if manifest["dataset"] == pictures.uri else f"; of other {pictures.kind}, not of these"
         origins[name] = {"kind": "model", "fitted_on": f"train part{other}", "checkpoint": uri}
         answers = answers_of(pictures, uri, config, "test", progress)
         labels, found[name] = answers.labels, answers.probabilities
@@ -134,12 +134,12 @@ def _baselines(
 
 def _protocol(pictures: PictureSet, asked: int, config: Config) -> dict[str, Any]:
     return {
-        "question": "the label of each picture of the test part",
+        "question": f"the label of each {pictures.kind[:-1]} of the test part",
         "dataset": pictures.uri,
         "fingerprint": pictures.manifest.fingerprint,
-        "pictures": asked,
+        pictures.kind: asked,
         "classes": pictures.num_classes,
         "groups": len(pictures.manifest.groups) if pictures.manifest.groups else None,
-        "interval": "95% bootstrap percentile over pictures",
+        "interval": f"95% bootstrap percentile over {pictures.kind}",
         "bootstrap_samples": config.evaluate.bootstrap_samples,
     }

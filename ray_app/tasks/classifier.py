@@ -1,4 +1,4 @@
-"""A trained classifier of pictures: begun from a pretrained backbone, written to a checkpoint, and read from one."""
+"""A trained classifier: begun from a pretrained backbone, written to a checkpoint, and read from one."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from ray_app.checkpoint import CheckpointError, fetched, read_config, verify
+from ray_app.content.model_folder import described_in
 from ray_app.content.pretrained import (
     OURS,
     as_shown,
@@ -22,8 +23,9 @@ from ray_app.content.pretrained import (
     new_backbone,
     to_channels_last,
 )
+from ray_app.data.picture_set import Content, Kind
 from ray_app.models.classifier import Classifier, Head
-from ray_app.models.vision import POOLER, SETTINGS_FILES
+from ray_app.models.encoders import POOLER
 from ray_app.picture_config import ClassifierConfig
 from ray_app.storage import Storage
 
@@ -41,28 +43,24 @@ class TrainedClassifier:
     config: ClassifierConfig
 
     @torch.inference_mode()
-    def probabilities(self, images: Sequence[bytes], device: torch.device | None = None) -> NDArray[np.float32]:
-        """Of each picture for each class, `[pictures, classes]`; they sum to 1."""
+    def probabilities(self, inputs: Sequence[Content], device: torch.device | None = None) -> NDArray[np.float32]:
+        """Of each picture or text for each class, `[inputs, classes]`; they sum to 1."""
         device = device or torch.device("cpu")
         model = self.model.to(device).eval()
         views, size = evaluation_views(model.backbone, self.config), self.config.batch_size
         found = [torch.empty(0, len(self.classes))]
-        for start in range(0, len(images), size):
-            pictures = views[images[start : start + size], 0]
-            found.append(model(as_shown(model.backbone, pictures, device)).softmax(1).cpu())
+        for start in range(0, len(inputs), size):
+            shown = as_shown(model.backbone, views[inputs[start : start + size], 0], device)
+            found.append(model(shown).softmax(1).cpu())
         return torch.cat(found).numpy()
 
 
-def begin_classifier(config: ClassifierConfig, num_classes: int, seed: int, storage: Storage) -> Classifier:
-    """The pretrained backbone, or a random one, under a new head.
-
-    Raises:
-        ConfigError: there is no such backbone, it cannot see pictures of this size, or its library does not give its
-            weights.
-        CheckpointError: the weights are those of another network: names and shapes that differ.
-    """
+def begin_classifier(
+    config: ClassifierConfig, num_classes: int, seed: int, storage: Storage, kind: Kind = "pictures"
+) -> Classifier:
+    """The pretrained backbone, or a random one, under a new head; raises as `begin_backbone`."""
     torch.manual_seed(seed)
-    backbone = begin_backbone(config, storage)
+    backbone = begin_backbone(config, storage, kind)
     return Classifier(backbone, _head(config, backbone.dim, num_classes))
 
 
@@ -76,10 +74,9 @@ def write_encoder(folder: Path, config: ClassifierConfig, storage: Storage) -> N
     with hf_folder(config, storage) as source:
         if source is None:
             return
-        (folder / ENCODER_FOLDER).mkdir()
-        for path in (source / name for name in SETTINGS_FILES):
-            if path.is_file():
-                shutil.copyfile(path, folder / ENCODER_FOLDER / path.name)
+        for path in described_in(source):
+            (folder / ENCODER_FOLDER / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / path, folder / ENCODER_FOLDER / path)
 
 
 def load_classifier(storage: Storage, uri: str) -> TrainedClassifier:

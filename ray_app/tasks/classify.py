@@ -1,4 +1,7 @@
-"""Labels of pictures: the loop's task. While the backbone is frozen, it trains on features that were computed once."""
+"""Labels of pictures or texts: the loop's task.
+
+While the backbone is frozen, it trains on features that were computed once.
+"""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,10 +14,10 @@ from torch.utils.data import DataLoader
 
 from ray_app.config import Config
 from ray_app.content.picture_features import Features
-from ray_app.content.pretrained import as_shown, evaluation_views, to_channels_last
-from ray_app.data.picture_set import PictureSet
-from ray_app.data.picture_shard import PictureShard, Rows, bytes_of, share_of
-from ray_app.data.pixels import Views, mixed
+from ray_app.content.pretrained import as_shown, evaluation_views, to_channels_last, training_views
+from ray_app.data.picture_set import Content, PictureSet
+from ray_app.data.picture_shard import PictureShard, Rows, contents_of, share_of
+from ray_app.data.pixels import mixed
 from ray_app.errors import DataError
 from ray_app.models.classifier import Classifier
 from ray_app.picture_config import ClassifierConfig
@@ -25,16 +28,19 @@ BACKBONE = "backbone."
 
 
 class Batch(NamedTuple):
-    """Inputs, `[n, 3, side, side]` as the backbone is shown them, or `[n, dim]` its outputs, and soft targets."""
+    """Inputs as the backbone is shown them, or `[n, dim]` its outputs, and soft targets.
+
+    It is shown pictures `[n, 3, side, side]` or ids of tokens `[n, tokens]`.
+    """
 
     inputs: Tensor
     targets: Tensor
-    """`[n, classes]`, rows sum to the weight of the picture."""
+    """`[n, classes]`, rows sum to the weight of the input."""
     is_features: bool
 
 
 class ClassifyTask:
-    """What the loop trains: this worker's share of the pictures under cross-entropy."""
+    """What the loop trains: this worker's share of the set under cross-entropy."""
 
     metric = METRIC
 
@@ -56,15 +62,17 @@ class ClassifyTask:
         self.reference = reference
         self._config: ClassifierConfig = config.classifier
         self._bf16 = config.train.precision == "bf16"
-        self._processes = config.train.cpus_per_worker - 1
+        is_seeing = pictures.kind == "pictures"
+        # One process less than the worker has CPUs: the loop itself needs one. Texts are read in no time.
+        self._processes = config.train.cpus_per_worker - 1 if is_seeing else 0
+        size = "size" if is_seeing else "max_tokens"
         self.memory_settings: dict[str, object] = {
-            "classifier.batch_size": self._config.batch_size,
-            "classifier.size": self._config.size,
+            f"classifier.{name}": getattr(self._config, name) for name in ("batch_size", size)
         }
         largest = -(-pictures.size("train") // world_size)
         self.steps_per_epoch = -(-largest // self._config.batch_size)
         self._weights = _class_weights(pictures.manifest.train_counts, self._config.balance).to(self.device)
-        read = lambda rows: bytes_of(pictures, rows)  # noqa: E731
+        read = lambda rows: contents_of(pictures, rows)  # noqa: E731
         self._train = PictureShard(share_of(pictures, "train", rank, world_size), read)
         held_out = share_of(pictures, "validation", rank, world_size)
         self._validation = PictureShard(held_out, read)
@@ -84,15 +92,14 @@ class ClassifyTask:
         augment = self._config.augment
         waiting: list[tuple[Rows, np.random.Generator]] = []
         plan = self._plan(rng, first, waiting)
-        views = Views(self._config.size, augment=augment)
-        # One process less than the worker has CPUs: the loop itself needs one.
-        for pictures in DataLoader(views, batch_size=None, sampler=plan, num_workers=self._processes):
+        views = training_views(self.model.backbone, self._config)
+        for inputs in DataLoader(views, batch_size=None, sampler=plan, num_workers=self._processes):
             rows, random = waiting.pop(0)
-            shown = as_shown(self.model.backbone, pictures, self.device)
+            shown = as_shown(self.model.backbone, inputs, self.device)
             yield Batch(*mixed(shown, self._targets(rows), augment, random), is_features=False)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """See `Task.loss`: cross-entropy, pictures weighted by their label."""
+        """See `Task.loss`: cross-entropy, inputs weighted by their label."""
         logits = self.model.head(batch.inputs) if batch.is_features else self.model(batch.inputs)
         smoothing, targets = self._config.label_smoothing, batch.targets
         weights = targets.sum(1, keepdim=True)
@@ -101,7 +108,7 @@ class ClassifyTask:
 
     @torch.no_grad()
     def validate(self) -> dict[str, tuple[float, float]]:
-        """See `Task.validate`: pictures of the validation part, as they are."""
+        """See `Task.validate`: inputs of the validation part, as they are."""
         totals = dict.fromkeys((METRIC, "top5", "log_likelihood"), (0.0, 0.0))
         for logits, labels in self._answers():
             top = logits.topk(min(5, logits.shape[1])).indices
@@ -114,7 +121,7 @@ class ClassifyTask:
         return totals if any(count for _, count in totals.values()) else {}
 
     def _answers(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits and labels of the validation pictures."""
+        """Logits and labels of the validation part."""
         if self._is_cached():
             for rows in self._validation_features.in_order(1024):
                 vectors = torch.from_numpy(rows.values[:, 0].astype(np.float32)).to(self.device)
@@ -122,11 +129,11 @@ class ClassifyTask:
             return
         views = evaluation_views(self.model.backbone, self._config)
         for rows in self._validation.in_order(self._config.batch_size):
-            pictures = as_shown(self.model.backbone, views[rows.values.tolist(), 0], self.device)
+            shown = as_shown(self.model.backbone, views[rows.values.tolist(), 0], self.device)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bf16):
-                yield self.model(pictures).float(), torch.from_numpy(rows.labels).to(self.device)
+                yield self.model(shown).float(), torch.from_numpy(rows.labels).to(self.device)
 
-    def _plan(self, rng: np.random.Generator, first: int, waiting: list[Any]) -> Iterator[tuple[list[bytes], int]]:
+    def _plan(self, rng: np.random.Generator, first: int, waiting: list[Any]) -> Iterator[tuple[list[Content], int]]:
         """What the loader's processes are asked for; `waiting` keeps what they need not know."""
         for rows, random in self._train.batches(self.steps_per_epoch, rng, first):
             waiting.append((rows, random))
@@ -154,7 +161,7 @@ def build_task(
     world_size: int = 1,
     device: torch.device | None = None,
 ) -> ClassifyTask:
-    """The task of worker `rank`: its share of the pictures, and the model at its start.
+    """The task of worker `rank`: its share of the set, and the model at its start.
 
     Args:
         config: `classifier` without weights is trained from scratch.
@@ -165,23 +172,24 @@ def build_task(
         device: where it trains.
 
     Raises:
-        DataError: there are fewer than two training pictures for each worker.
+        DataError: there are fewer than two training pictures or texts for each worker.
         ConfigError, CheckpointError: as `begin_classifier`.
     """
     assert config.classifier is not None
     if pictures.size("train") < 2 * world_size:
         raise DataError(
-            f"{pictures.uri}: {pictures.size('train')} training pictures for {world_size} workers, and each needs two; "
-            "look at the quarantine, at pictures.train_share and train.num_workers"
+            f"{pictures.uri}: {pictures.size('train')} training {pictures.kind} for {world_size} workers, and each "
+            f"needs two; look at the quarantine, at {pictures.kind}.train_share and train.num_workers"
         )
-    model = begin_classifier(config.classifier, pictures.num_classes, config.train.seed, pictures.storage)
+    storage, seed = pictures.storage, config.train.seed
+    model = begin_classifier(config.classifier, pictures.num_classes, seed, storage, pictures.kind)
     pretrained = config.classifier.weights is not None
     named = {name: value.detach().clone() for name, value in model.named_parameters() if name.startswith(BACKBONE)}
     return ClassifyTask(model, named if pretrained else {}, pictures, config, rank, world_size, device, features)
 
 
 def _class_weights(train_counts: list[int], balance: float) -> Tensor:
-    """Weight of a picture of each class: its count to the power of -balance, their mean over pictures 1."""
+    """Weight of an input of each class: its count to the power of -balance, their mean over inputs 1."""
     counts = torch.tensor(train_counts, dtype=torch.float32)
     weights = counts.clamp_min(1) ** -balance
     return weights * (counts.sum() / (weights * counts).sum())

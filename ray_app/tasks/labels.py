@@ -1,4 +1,4 @@
-"""The likeliest labels of the test pictures, as parquet with the retailer's own keys and names."""
+"""The likeliest labels of the test part, as parquet with the retailer's own keys and names."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def labels_uri(pictures: PictureSet, model_uri: str, config: Config) -> str:
 def predict_labels(
     pictures: PictureSet, model_uri: str, config: Config, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Write the `predict.k` likeliest labels of every test picture (`schema.LABELS_SCHEMA`), and `manifest.json` last.
+    """Write the `predict.k` likeliest labels of the whole test part (`schema.LABELS_SCHEMA`), and `manifest.json` last.
 
     Returns:
         The manifest: counts, and what they were made from.
@@ -45,7 +45,7 @@ def predict_labels(
     answers = answers_of(pictures, model_uri, config, "test", progress)
     table = likeliest(answers.keys, answers.probabilities, pictures.manifest.classes, _width(pictures, config))
     storage.write_table(join(folder, PART), table)
-    counts = {"pictures": len(answers.keys), "rows": table.num_rows}
+    counts = {pictures.kind: len(answers.keys), "rows": table.num_rows}
     manifest = {"model": model_uri, "dataset": pictures.uri, **counts, "parts": [PART]}
     storage.write_bytes(path, json.dumps(manifest, indent=1).encode())
     return manifest

@@ -1,4 +1,4 @@
-"""Some test pictures for a person to look at, with what the classifier says of them."""
+"""Some test pictures or texts for a person to look at, with what the classifier says of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ray_app.data.picture_set import PictureSet
+from ray_app.data.picture_set import Content, PictureSet
 from ray_app.storage import join
 from ray_app.tasks.answers import Answers
 
@@ -19,11 +19,11 @@ JPEG_QUALITY = 80
 
 @dataclass(frozen=True)
 class PictureExample:
-    """One picture; classes by name."""
+    """One picture or text; classes by name."""
 
     key: str
-    thumbnail: bytes
-    """JPEG."""
+    shown: Content
+    """A small JPEG, or the text."""
     label: str
     said: str
     probability: float
@@ -54,31 +54,33 @@ def pick_pictures(pictures: PictureSet, answers: Answers, seed: int, count: int 
     rng = np.random.default_rng(seed)
     surest = wrong[np.argsort(-answers.probabilities[wrong, first[wrong]], kind="stable")[:count]]
     chosen = [rng.permutation(right)[:count], rng.permutation(wrong)[:count], surest]
-    images = dict(_images(pictures, np.unique(np.concatenate(chosen))))
+    contents = dict(_contents(pictures, np.unique(np.concatenate(chosen))))
     names = pictures.manifest.classes
 
     def example(row: int) -> PictureExample:
         said, label = int(first[row]), int(answers.labels[row])
         probability = float(answers.probabilities[row, said])
-        return PictureExample(answers.keys[row], _thumbnail(images[row]), names[label], names[said], probability)
+        return PictureExample(answers.keys[row], _shown(contents[row]), names[label], names[said], probability)
 
     return PictureExamples(*([example(row) for row in rows.tolist()] for rows in chosen))
 
 
-def _images(pictures: PictureSet, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
-    """The bytes of some pictures of the test part, each file read once."""
-    start, storage = 0, pictures.storage
+def _contents(pictures: PictureSet, rows: NDArray[np.int64]) -> Iterator[tuple[int, Content]]:
+    """Some pictures or texts of the test part, each file read once."""
+    start, name = 0, pictures.column
     for file in (file for file in pictures.manifest.files if file.part == "test"):
         count = file.pictures
         inside = rows[(rows >= start) & (rows < start + count)]
         if len(inside):
-            column = storage.read_table(join(pictures.uri, file.path), ["image"])["image"]
+            column = pictures.storage.read_table(join(pictures.uri, file.path), [name])[name]
             yield from ((int(row), column[int(row) - start].as_py()) for row in inside)
         start += count
 
 
-def _thumbnail(data: bytes) -> bytes:
-    with Image.open(BytesIO(data)) as image:
+def _shown(content: Content) -> Content:
+    if isinstance(content, str):
+        return content
+    with Image.open(BytesIO(content)) as image:
         image.thumbnail((SIDE, SIDE))
         sink = BytesIO()
         image.convert("RGB").save(sink, "JPEG", quality=JPEG_QUALITY)

@@ -67,7 +67,7 @@ class Recommend:
 
 
 class Classify:
-    """Labels of pictures. What reads pictures takes seconds to import, so it is where it is used."""
+    """Labels of pictures or texts. What reads them takes seconds to import, so it is where it is used."""
 
     metric = "top1"
 
@@ -80,7 +80,7 @@ class Classify:
         return [dump(classifier.model_copy(update={"weights": None})), weights_key(classifier, run.storage)]
 
     def begin(self, run: "Run", world: World) -> Task:
-        """This worker's pictures, and their features where they are kept."""
+        """This worker's pictures or texts, and their features where they are kept."""
         from ray_app.content.picture_features import cached_features  # noqa: PLC0415
         from ray_app.tasks.classify import build_task  # noqa: PLC0415
 

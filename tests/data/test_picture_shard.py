@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pictures import picture_set
 
-from ray_app.data.picture_shard import PictureShard, Rows, bytes_of, share_of
+from ray_app.data.picture_shard import PictureShard, Rows, contents_of, share_of
 
 
 @pytest.fixture(scope="module")
@@ -10,7 +10,9 @@ def shard_of(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyp
     pictures = picture_set(tmp_path_factory.mktemp("pictures"), train=23, per_file=5)
 
     def make(rank: int = 0, world_size: int = 1, window: int = 1000) -> PictureShard:
-        return PictureShard(share_of(pictures, "train", rank, world_size), lambda one: bytes_of(pictures, one), window)
+        return PictureShard(
+            share_of(pictures, "train", rank, world_size), lambda one: contents_of(pictures, one), window
+        )
 
     return make
 

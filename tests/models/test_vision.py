@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from ray_app.models.backbones import IMAGENET, UnknownBackboneError, WeightsError
 from ray_app.models.blocks import blocks_of
-from ray_app.models.vision import build_encoder
+from ray_app.models.encoders import build_encoder
 
 PICTURES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -103,15 +103,6 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         build_encoder(tmp_path, pretrained=True)
 
 
-def test_a_text_encoder_sees_no_pictures(tmp_path: Path) -> None:
-    from transformers import BertConfig, BertModel
-
-    text = {name: value for name, value in SMALL.items() if name not in ("image_size", "patch_size")}
-    BertModel(BertConfig(**text, vocab_size=20)).save_pretrained(tmp_path)
-    with pytest.raises(UnknownBackboneError, match=r"BertModel reads input_ids, not pictures; name a vision encoder"):
-        build_encoder(tmp_path, pretrained=True)
-
-
 def test_pickled_weights_are_refused_with_the_remedy(tmp_path: Path) -> None:
     model = tiny("vit", tmp_path)
     (tmp_path / "model.safetensors").unlink()
@@ -121,7 +112,7 @@ def test_pickled_weights_are_refused_with_the_remedy(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_an_encoder_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UnknownBackboneError, match="cannot be read as a vision encoder"):
+    with pytest.raises(UnknownBackboneError, match="cannot be read as an encoder"):
         build_encoder(tmp_path)
 
 

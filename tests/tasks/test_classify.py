@@ -11,7 +11,7 @@ from ray_app.config import Config, parse_config
 from ray_app.content.picture_features import Encoding, Features, cached_features
 from ray_app.content.pretrained import as_shown, evaluation_views, weights_key
 from ray_app.data.picture_set import PictureSet
-from ray_app.data.picture_shard import Range, bytes_of
+from ray_app.data.picture_shard import Range, contents_of
 from ray_app.errors import ConfigError, DataError
 from ray_app.schedule import ParamGroup, Phase, Schedule
 from ray_app.tasks.classifier import begin_classifier
@@ -91,7 +91,7 @@ def test_a_frozen_backbone_is_read_from_what_was_computed_once(pictures: Picture
     assert (batch.is_features, plain.is_features) == (True, False)
     assert batch.inputs.shape == (10, 1024)
     first = next(file for file in pictures.manifest.files if file.part == "train")
-    rows = bytes_of(pictures, Range(first.path, 0, first.pictures))
+    rows = contents_of(pictures, Range(first.path, 0, first.pictures))
     backbone = cached.model.backbone.eval()
     views = evaluation_views(backbone, of.classifier)
     with torch.no_grad():

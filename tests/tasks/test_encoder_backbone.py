@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from encoders import tiny
+from encoders import tiny, tiny_reader
 from pictures import COLORS, picture, picture_set
 
 from ray_app.checkpoint import CheckpointError
@@ -64,7 +64,7 @@ def test_what_cannot_serve_is_a_sentence(tmp_path: Path) -> None:
     pictures = picture_set(tmp_path / "pictures")
     tiny("vit", tmp_path / "encoder")
     for given, sentence in (
-        (config(tmp_path / "pictures"), r"classifier\.backbone: hf:.*pictures: cannot be read as a vision encoder"),
+        (config(tmp_path / "pictures"), r"classifier\.backbone: hf:.*pictures: cannot be read as an encoder"),
         (config(tmp_path / "encoder", size=48), r"classifier\.size: 48, but hf:.* cannot see such pictures"),
         (config(tmp_path / "encoder", head={"kind": "conv"}), r"no feature map that it pools"),
     ):
@@ -97,3 +97,9 @@ def test_an_encoder_is_fetched_from_where_it_is_stored(storage: Storage, tmp_pat
     assert weights_key(here, storage) == weights_key(there, storage)
     one, other = (begin_classifier(of, 3, 0, storage).state_dict() for of in (here, there))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_text_encoder_sees_no_pictures(tmp_path: Path) -> None:
+    tiny_reader("bert", tmp_path / "encoder", ["red wine"])
+    with pytest.raises(ConfigError, match=r"hf:.*encoder is for texts, not for pictures; name a ViT"):
+        begin_classifier(config(tmp_path / "encoder").classifier, 3, 0, Storage())
