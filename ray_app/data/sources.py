@@ -68,7 +68,7 @@ def check_columns(
         missing = [source.entry.uri for source in readable if theirs not in source.columns]
         if theirs in present and missing:
             notes.append(f"{theirs!r} ({setting}.{ours}) is missing in {len(missing)} files, for example {missing[0]}.")
-        elif theirs not in present and (ours in required or theirs != ours):
+        elif theirs not in present and (ours in required or theirs != type(columns).model_fields[ours].default):
             wanted = " or ".join(repr(name) for name in (theirs, *names.get(ours, ())))
             faults.append(f"no column {wanted} ({setting}.{ours}); there are: {', '.join(sorted(present))}")
     if faults and readable:
