@@ -87,7 +87,7 @@ class TextsConfig(SharesConfig):
 
     columns: TextColumns = TextColumns()
     distinct: bool = True
-    """Of equal texts with one label only the first is kept: variants of a product, which say nothing new."""
+    """Of equal texts in a part one is kept, with the label that most have: variants of a product say nothing new."""
 
 
 class HeadConfig(Section):

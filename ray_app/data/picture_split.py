@@ -6,12 +6,13 @@ always divided in the same way, and equal pictures stay together.
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ray_app.data.distinct_texts import first_of_equals
 from ray_app.data.picture_set import Kind
 from ray_app.data.split import TEST, TRAIN, VALIDATION
 from ray_app.errors import DataError
@@ -42,7 +43,7 @@ class Division:
     groups: list[str] | None
     group_of_class: list[int] | None
     label: Ints
-    """Index into `classes` of each picture; -1 where its part is `UNTRAINED`."""
+    """Index into `classes` of each picture; -1 where its part is `UNTRAINED` or `REPEATED`."""
     part: Ints
     """TRAIN, VALIDATION, TEST, `UNTRAINED`, `LEFT_OUT` or `REPEATED` of each picture."""
     notes: list[str]
@@ -61,6 +62,16 @@ def divide(index: pa.Table, settings: SharesConfig) -> Division:
     Raises:
         DataError: there is but one label, or a part is empty.
     """
+    if not (isinstance(settings, TextsConfig) and settings.distinct):
+        return _divided(index, settings)
+    kept, notes = first_of_equals(index)
+    found = _divided(index.filter(pa.array(kept)), settings)
+    label, part = np.full(len(kept), -1), np.full(len(kept), REPEATED)
+    label[kept], part[kept] = found.label, found.part
+    return replace(found, label=label, part=part, notes=notes + found.notes)
+
+
+def _divided(index: pa.Table, settings: SharesConfig) -> Division:
     names, label = np.unique(np.array(index[LABEL].to_pylist(), np.str_), return_inverse=True)
     kind: Kind = "texts" if isinstance(settings, TextsConfig) else "pictures"
     picture = _numbers(index[HASH])
@@ -77,8 +88,6 @@ def divide(index: pa.Table, settings: SharesConfig) -> Division:
     if settings.train_share < 1:
         training = np.flatnonzero(part == TRAIN)
         part[training] = _thinned(label[training], picture[training], settings.train_share)
-    if isinstance(settings, TextsConfig) and settings.distinct:
-        part[_repeated(label, picture, part)] = REPEATED
     _check(names[trained].tolist(), part, kind)
     groups, group_of_class, group_notes = _groups(names[trained].tolist(), index)
     number = np.where(trained, np.cumsum(trained) - 1, -1)
@@ -108,13 +117,6 @@ def _thinned(label: Ints, picture: Ints, share: float) -> Ints:
     found = np.where(kept, TRAIN, LEFT_OUT)[np.unique(picture, return_inverse=True)[1]]
     lost = np.bincount(label[found == TRAIN], minlength=len(counts)) == 0
     found[lost[label]] = TRAIN  # all its pictures count as another label's, which equal ones have
-    return found
-
-
-def _repeated(label: Ints, picture: Ints, part: Ints) -> NDArray[np.bool_]:
-    """Whether another of the same label and part stands before it."""
-    found = part >= 0
-    found[np.unique(np.stack([label, picture, part]), axis=1, return_index=True)[1]] = False
     return found
 
 

@@ -90,7 +90,7 @@ MEANING = {
     Reason.UNKNOWN_PART: "the part is none of train, validation, test",
     Reason.UNTRAINED_LABEL: "no training picture or text has its label, so it can never be right",
     Reason.LEFT_OUT: "a training picture or text beyond train_share",
-    Reason.REPEATED_TEXT: "a text that stands there before with the same label (texts.distinct)",
+    Reason.REPEATED_TEXT: "an equal text is kept, with the label that most of them have (texts.distinct)",
 }
 
 
