@@ -133,3 +133,16 @@ def test_a_page_without_curves_and_groups():
     text = Page(write_picture_report(evidence)).text
     assert "Training" not in text
     assert "Groups of classes" not in text
+
+
+def test_texts_are_shown_as_they_are():
+    data = manifest(["a", "b"]).model_copy(update={"kind": "texts"})
+    found = evaluation(data)
+    found["protocol"]["texts"] = found["protocol"].pop("pictures")
+    texts = [PictureExample("7", f"red wine {EVIL}", "a", "a", 0.9)]
+    page = Page(
+        write_picture_report(PictureEvidence(parse_config(CONFIG), data, found, PictureExamples(texts, [], [])))
+    )
+    assert {"img", "script"}.isdisjoint(tag for tag, _ in page.tags)
+    for text in (f"red wine {EVIL}", "test texts of 2 classes", "texts from 1 source", "Test texts", "a bin of texts"):
+        assert text in page.text
