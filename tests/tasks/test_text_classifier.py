@@ -15,9 +15,11 @@ from ray_app.data.picture_set import PictureSet
 from ray_app.data.picture_shard import Range
 from ray_app.errors import ConfigError
 from ray_app.schedule import ParamGroup, Phase, Schedule
+from ray_app.tasks.answers import Answering, Answers
 from ray_app.tasks.classification import picture_scoreboard
 from ray_app.tasks.classifier import load_classifier
 from ray_app.tasks.classify import build_task
+from ray_app.tasks.picture_examples import pick_pictures
 from ray_app.training.loop import LoopSettings, fit
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Progress, Snapshot
@@ -95,6 +97,11 @@ def test_a_published_classifier_reads_titles_when_the_folder_is_gone(
     board = picture_scoreboard({"fine-tuned": said}, labels, texts, 100, 0)
     assert board["metrics"]["fine-tuned"]["top1"]["mean"] >= 0.9
     assert said.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    shown = pick_pictures(texts, Answers(table["key"].to_pylist(), labels, said), 0, 3).right
+    assert [TITLES[str(one.shown)] for one in shown] == [one.label for one in shown]
+    list(Answering(texts, run.uri, of, str(tmp_path))(uris[0]))
+    kept = texts.storage.read_table(str(tmp_path / Path(uris[0]).name))["probabilities"].to_pylist()
+    assert np.allclose(kept, said, atol=1e-6)
 
 
 def test_what_cannot_serve_is_a_sentence(texts: PictureSet, tmp_path: Path) -> None:
