@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 from runs import bars, console, say
+from searching import check_search, tuned_run
 
 from ray_app.checkpoint import read_manifest
 from ray_app.config import Config
@@ -21,7 +22,7 @@ from ray_app.tasks.labels import labels_uri, predict_labels
 from ray_app.tasks.picture_examples import PictureExample, pick_pictures
 from ray_app.training.run import Run
 
-OF_LOGS = ("content", "ranker", "pretrain", "tune")
+OF_LOGS = ("content", "ranker", "pretrain")
 """Optional sections that a classifier has no use for."""
 SHOWN = 3
 """Examples of each kind in the terminal."""
@@ -49,18 +50,23 @@ def target_dataset(config: Config) -> PictureSet:
 
 
 def finetune_run(config: Config, pictures: PictureSet) -> Run:
-    """Fine-tune from the pretrained backbone, whose features are computed first; without weights, from scratch."""
-    assert config.classifier is not None
-    if config.classifier.weights is None:
-        return scratch_run(config, pictures)
+    """Fine-tune from the pretrained backbone, whose features are computed first; without weights, from scratch.
+
+    With `tune`, by the schedule that a search finds.
+    """
     config = settled(config)
+    assert config.classifier is not None
+    if config.tune is not None:
+        check_search(config)
+    elif config.classifier.weights is None:
+        return scratch_run(config, pictures)
     run = Run("finetune", config, config.schedule, pictures)
     features = cached_features(pictures, config)
     if features is not None and not run.is_published():
         with bars("features") as progress:
             compute(features, config, progress)
         say("features", f"of {pictures.num_classes:,} classes' {pictures.kind} under", features.uri(""))
-    return run
+    return run if config.tune is None else tuned_run(config, pictures, None, console)
 
 
 def scratch_run(config: Config, pictures: PictureSet) -> Run:

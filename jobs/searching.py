@@ -8,10 +8,10 @@ from rich.console import Console
 
 from ray_app.config import Config
 from ray_app.data.dataset import Dataset
+from ray_app.data.picture_set import PictureSet
 from ray_app.errors import TrainingError
 from ray_app.report import trials_table, winning_config, write_search
 from ray_app.storage import join
-from ray_app.tasks.recommend import METRIC
 from ray_app.training.run import Run
 from ray_app.tuning.findings import sentences
 from ray_app.tuning.prefixes import longest_prefix
@@ -35,7 +35,7 @@ def check_search(config: Config) -> None:
     room_for(config, ray.cluster_resources())
 
 
-def tuned_run(config: Config, target: Dataset, start: str | None, console: Console) -> Run:
+def tuned_run(config: Config, target: Dataset | PictureSet, start: str | None, console: Console) -> Run:
     """The run of the best schedule that a search finds; an earlier session of the same search is gone on with.
 
     Raises:
@@ -50,7 +50,7 @@ def tuned_run(config: Config, target: Dataset, start: str | None, console: Conso
         over = f"; {len(trials.over())} are over" if trials.over() else ""
         console.print(f"tune: {room.describe(search.tune, cluster)}{over}", highlight=False, soft_wrap=True)
         with tempfile.TemporaryDirectory() as folder:
-            build_tuner(search, trials, room, folder, partial(_say, console)).fit()
+            build_tuner(search, trials, room, folder, partial(_say, console, search.metric)).fit()
     best = best_of(trials.over())
     if best is None:
         first = trials.all()[0]
@@ -59,19 +59,19 @@ def tuned_run(config: Config, target: Dataset, start: str | None, console: Conso
     snapshot = None if run.is_published() else longest_prefix(storage, search.prefixes_uri, run)
     if snapshot is not None and snapshot.progress.phase == len(run.schedule.phases):
         run.publish(snapshot)  # with one worker, the weights that training it again would give
-    storage.write_bytes(join(search.uri, SCHEDULE_FILE), winning_config(search, best, METRIC).encode())
-    storage.write_bytes(join(search.uri, SEARCH_FILE), write_search(search, trials.all(), METRIC).encode())
+    storage.write_bytes(join(search.uri, SCHEDULE_FILE), winning_config(search, best, search.metric).encode())
+    storage.write_bytes(join(search.uri, SEARCH_FILE), write_search(search, trials.all(), search.metric).encode())
     if is_over(search, trials):
         storage.delete_tree(search.prefixes_uri)
-    console.print(trials_table(search.space, trials.all(), METRIC))
-    for sentence in sentences(search.space, trials.all(), METRIC):
+    console.print(trials_table(search.space, trials.all(), search.metric))
+    for sentence in sentences(search.space, trials.all(), search.metric):
         console.print(sentence, highlight=False)
     console.print(f"tune: {verb} {search.uri}", highlight=False, soft_wrap=True)
     return run
 
 
-def _say(console: Console, trial: Trial) -> None:
-    score = f"val {METRIC} {trial.score:.4f}" if trial.score is not None else trial.error
+def _say(console: Console, metric: str, trial: Trial) -> None:
+    score = f"val {metric} {trial.score:.4f}" if trial.score is not None else trial.error
     reused = f", {trial.reused} of them shared" if trial.reused else ""
     line = f"trial {trial.number} {trial.strategy} {trial.state}  {score}  {trial.epochs} epochs{reused}"
     console.print(line, highlight=False, soft_wrap=True)

@@ -149,10 +149,8 @@ class Config(Section):
             )
         if self.choose is not None and self.task.kind != "classify":
             raise ValueError("choose is for task.kind: classify, since its candidates are backbones of a classifier")
-        if self.task.kind == "classify" and (self.pretrain is not None or self.tune is not None):
-            raise ValueError(
-                "pretrain and tune are for task.kind: recommend; classifier.weights are the pretrained ones"
-            )
+        if self.task.kind == "classify" and self.pretrain is not None:
+            raise ValueError("pretrain is for task.kind: recommend; classifier.weights are the pretrained ones")
         return self
 
     @model_validator(mode="after")

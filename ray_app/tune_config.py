@@ -22,10 +22,13 @@ Strategy = Literal[
     "surgical_last",
     "scratch",
 ]
-SEARCHED = ("schedule.", "model.", "train.", "evaluate.scratch_schedule.")
+SEARCHED = ("schedule.", "model.", "classifier.", "train.", "evaluate.scratch_schedule.")
 """Where the settings lie that a search may vary."""
 SAME_FOR_ALL = frozenset(
-    {"model.start_from", "train.num_workers", "train.use_gpu", "train.cpus_per_worker", "train.max_failures"}
+    {
+        *("model.start_from", "classifier.backbone", "classifier.weights"),
+        *("train.num_workers", "train.use_gpu", "train.cpus_per_worker", "train.max_failures"),
+    }
 )
 """What all trials share, although it lies there: what they begin with, and what each takes of the cluster."""
 _SEARCHED, _SAME = ", ".join(place.rstrip(".") for place in SEARCHED), ", ".join(sorted(SAME_FOR_ALL))

@@ -55,6 +55,11 @@ class Features:
         """The file beside the set's file at `path`."""
         return join(self.pictures.uri, FEATURES, self.key, path)
 
+    def missing(self) -> list[str]:
+        """Paths of the set's files whose features are not computed yet."""
+        storage = self.pictures.storage
+        return [file.path for file in self.pictures.manifest.files if not storage.exists(self.uri(file.path))]
+
     def read(self, rows: Range) -> Rows:
         """Values `[n, views, dim]` float16."""
         table = self.pictures.storage.read_table(self.uri(rows.path))
@@ -98,8 +103,7 @@ def compute(features: Features, config: Config, progress: Progress | None = None
     Raises:
         ConfigError, CheckpointError: as `begin_backbone`.
     """
-    pictures = features.pictures
-    missing = [file.path for file in pictures.manifest.files if not pictures.storage.exists(features.uri(file.path))]
+    pictures, missing = features.pictures, features.missing()
     if not missing:
         return
     assert config.classifier is not None
@@ -112,6 +116,14 @@ def compute(features: Features, config: Config, progress: Progress | None = None
     for table in map_parts(missing, Encoding, {"features": features, "config": config}, config.train):
         if progress and bar is not None:
             progress.advance(bar, table["pictures"][0].as_py())
+
+
+def compute_here(features: Features, config: Config) -> None:
+    """Compute what is missing in this process, which holds CPUs that a pool would wait for; raises as `compute`."""
+    if missing := features.missing():
+        encoding = Encoding(features, config)
+        for path in missing:
+            list(encoding(path))
 
 
 def probe_features(pictures: PictureSet, config: Config, progress: Progress | None = None) -> Features:

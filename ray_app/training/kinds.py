@@ -1,20 +1,23 @@
 """In what the runs of two tasks differ: what they depend on, what they train, what their checkpoints hold."""
 
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_app import checkpoint
 from ray_app.config import dump
 from ray_app.data.dataset import Dataset
 from ray_app.data.picture_set import PictureSet
-from ray_app.data.stream import stream_tables
+from ray_app.data.stream import read_tables, stream_tables
+from ray_app.storage import Storage
 from ray_app.tasks import recommend
-from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, complete, load_trained
+from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, TrainedModel, complete, load_trained
 from ray_app.training.snapshot import Snapshot
 from ray_app.training.task import Task
 from ray_app.training.world import World
@@ -32,8 +35,11 @@ class Kind(Protocol):
     def depends_on(self, run: "Run") -> list[Any]:
         """What the result depends on besides schedule, `train` and the data."""
 
-    def begin(self, run: "Run", world: World) -> Task:
-        """What a worker trains."""
+    def begin(self, run: "Run", world: World, *, keep: bool) -> Task:
+        """What a worker trains; with `keep`, what was read is kept for the next one in this process."""
+
+    def prepare(self, run: "Run") -> None:
+        """Make, in this process, what `begin` reads and nobody has made yet."""
 
     def write(self, run: "Run", snapshot: Snapshot, folder: Path) -> dict[str, Any]:
         """Write the weights and what they speak of; facts for the manifest."""
@@ -51,11 +57,15 @@ class Recommend:
         start = checkpoint.read_manifest(run.storage, run.start_from)["files"] if run.start_from else None
         return [model, start, run.config.evaluate.exclude_seen, *([dataset.encoder] if dataset.encoder else [])]
 
-    def begin(self, run: "Run", world: World) -> Task:
+    def begin(self, run: "Run", world: World, *, keep: bool) -> Task:
         """Histories of this worker's users."""
-        pretrained = load_trained(run.storage, run.start_from) if run.start_from else None
-        read = partial(stream_tables, run.storage)
+        load = _kept_model if keep else load_trained
+        pretrained = load(run.storage, run.start_from) if run.start_from else None
+        read = partial(_kept_tables if keep else stream_tables, run.storage)
         return recommend.build_task(run.config, _logs(run), pretrained, read, world.rank, world.size, world.device)
+
+    def prepare(self, run: "Run") -> None:
+        """Nothing: the log is prepared."""
 
     def write(self, run: "Run", snapshot: Snapshot, folder: Path) -> dict[str, Any]:
         """The model over its items."""
@@ -79,14 +89,21 @@ class Classify:
         assert classifier is not None
         return [dump(classifier.model_copy(update={"weights": None})), weights_key(classifier, run.storage)]
 
-    def begin(self, run: "Run", world: World) -> Task:
-        """This worker's pictures or texts, and their features where they are kept."""
+    def begin(self, run: "Run", world: World, *, keep: bool) -> Task:
+        """This worker's pictures or texts, and their features where they are kept; read anew by each."""
         from ray_app.content.picture_features import cached_features  # noqa: PLC0415
         from ray_app.tasks.classify import build_task  # noqa: PLC0415
 
         pictures = _pictures(run)
         features = cached_features(pictures, run.config)
         return build_task(run.config, pictures, features, world.rank, world.size, world.device)
+
+    def prepare(self, run: "Run") -> None:
+        """Features that another setting of the run wants: with those of the configured one it begins at once."""
+        from ray_app.content.picture_features import cached_features, compute_here  # noqa: PLC0415
+
+        if (features := cached_features(_pictures(run), run.config)) is not None:
+            compute_here(features, run.config)
 
     def write(self, run: "Run", snapshot: Snapshot, folder: Path) -> dict[str, Any]:
         """The network and the names of its classes."""
@@ -101,6 +118,21 @@ class Classify:
 
 
 KINDS: MappingProxyType[str, Kind] = MappingProxyType({"recommend": Recommend(), "classify": Classify()})
+
+
+@lru_cache(maxsize=1)
+def _kept_model(storage: Storage, uri: str) -> TrainedModel:
+    """Building a model from it changes nothing of it."""
+    return load_trained(storage, uri)
+
+
+def _kept_tables(storage: Storage, uris: list[str]) -> Iterator[pa.Table]:
+    yield from _read_once(storage, tuple(uris))
+
+
+@lru_cache(maxsize=1)
+def _read_once(storage: Storage, uris: tuple[str, ...]) -> list[pa.Table]:
+    return list(read_tables(storage, list(uris)))
 
 
 def _logs(run: "Run") -> Dataset:

@@ -54,9 +54,16 @@ class Run:
         """What validation chooses by."""
         return self._kind.metric
 
-    def begin(self, world: World) -> Task:
-        """What this worker trains: its share of the data, and the model at its start."""
-        return self._kind.begin(self, world)
+    def begin(self, world: World, *, keep: bool = False) -> Task:
+        """What this worker trains: its share of the data, and the model at its start.
+
+        With `keep`, what was read is kept for the next run like it in this process, as the trials of a search are.
+        """
+        return self._kind.begin(self, world, keep=keep)
+
+    def prepare(self) -> None:
+        """Make, in this process, what `begin` reads and nobody has made yet."""
+        self._kind.prepare(self)
 
     @property
     def name(self) -> str:

@@ -7,7 +7,6 @@ from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from ray_app.errors import UserError
-from ray_app.tasks.recommend import METRIC
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Progress
 from ray_app.training.trainer import build_trainer
@@ -24,6 +23,7 @@ def run_distributed_trial(config: dict[str, Any], search: Search) -> None:
     trial = read_trial(search.storage, search.trials_uri, config["number"])
     try:
         run = search.run_of(trial.candidate)
+        run.prepare()
         result = build_trainer(run, callbacks=[_Epochs(search, run, trial)]).fit()
         if isinstance(result.return_value, UserError):
             raise result.return_value
@@ -45,9 +45,9 @@ class _Epochs(TuneReportCallback):  # type: ignore[misc]
             return
         progress = Progress(phase=told["at/phase"], records=told["records"])
         try:
-            now = standing(self._trial, self._schedule, progress)
+            now = standing(self._trial, self._schedule, self._search.metric, progress)
         except UserError as error:
             result = failure(self._trial, self._search, error)
         else:
-            result = result_of(now, self._schedule, METRIC, len(self._search.space.anchors))
+            result = result_of(now, self._schedule, self._search.metric, len(self._search.space.anchors))
         super().after_report(run_context, [result], None)

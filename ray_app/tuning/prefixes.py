@@ -53,4 +53,4 @@ def _place(folder: str, run: Run, num_phases: int) -> str:
     phases = run.schedule.phases
     wise = run.schedule.wise if num_phases == len(phases) else ()  # it comes after the last phase alone
     schedule = run.schedule.model_copy(update={"phases": phases[:num_phases], "wise": wise})
-    return join(folder, training_key(run.config, schedule, run.start_from is not None))
+    return join(folder, training_key(run.config, schedule, run.role == "finetune"))

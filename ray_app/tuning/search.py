@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from ray_app import checkpoint
 from ray_app.config import Config, dump, fingerprint
 from ray_app.data.dataset import Dataset
+from ray_app.data.picture_set import PictureSet
 from ray_app.schedule import Schedule
 from ray_app.storage import Storage, join
+from ray_app.training.kinds import KINDS
 from ray_app.training.run import Run
 from ray_app.tune_config import TuneConfig
 from ray_app.tuning.space import Candidate, Space
@@ -24,11 +25,14 @@ class Search:
 
     config: Config
     """With `tune`; `model.start_from` names the checkpoint that all trials but those from scratch begin with."""
-    dataset: Dataset
+    dataset: Dataset | PictureSet
 
     @classmethod
-    def begin(cls, config: Config, dataset: Dataset, start_from: str | None) -> Self:
-        """A search for the schedule of `config`, from a published checkpoint or, without one, from scratch."""
+    def begin(cls, config: Config, dataset: Dataset | PictureSet, start_from: str | None) -> Self:
+        """A search for the schedule of `config`, from a published checkpoint or, without one, from scratch.
+
+        A classifier begins with `classifier.weights` instead.
+        """
         model = config.model.model_copy(update={"start_from": start_from})
         return cls(config.model_copy(update={"model": model, "pretrain": None}), dataset)
 
@@ -51,16 +55,15 @@ class Search:
     @cached_property
     def key(self) -> str:
         """Hash of everything that the trials depend on."""
-        config, start = self.config, self.config.model.start_from
-        tune, train, model = dump(self.tune), dump(config.train), dump(config.model)
+        tune = dump(self.tune)
         for budget in _BUDGETS:
             tune.pop(budget)
-        train.pop("max_failures")
-        model.pop("start_from")
-        files = checkpoint.read_manifest(self.storage, start)["files"] if start else None
-        schedules = (config.schedule, config.evaluate.scratch_schedule)
-        data = (self.dataset.manifest.fingerprint, config.evaluate.exclude_seen)
-        return fingerprint(tune, train, model, *schedules, files, *data)
+        return fingerprint(tune, self.config.evaluate.scratch_schedule, self.run_of(self.space.anchors[0]).key)
+
+    @property
+    def metric(self) -> str:
+        """What trials are judged by; higher is better."""
+        return KINDS[self.config.task.kind].metric
 
     @property
     def uri(self) -> str:
@@ -84,15 +87,20 @@ class Search:
     def run_of(self, candidate: Candidate) -> Run:
         """The training run of a candidate: what `finetune` would make of its configuration."""
         config, schedule = self.space.resolve(candidate)
-        start = config.model.start_from
-        if candidate.strategy == "scratch" or start is None:
-            return Run("scratch", config, schedule, self.dataset)
-        return Run("finetune", config, schedule, self.dataset, start)
+        if candidate.strategy == "scratch":
+            return Run("scratch", _from_scratch(config), schedule, self.dataset)
+        return Run("finetune", config, schedule, self.dataset, config.model.start_from)
 
     def config_of(self, candidate: Candidate) -> Config:
         """The configuration by which `finetune` makes exactly that run."""
         config, schedule = self.space.resolve(candidate)
         if candidate.strategy != "scratch":
             return config.model_copy(update={"schedule": schedule})
-        model = config.model.model_copy(update={"start_from": None})
-        return config.model_copy(update={"model": model, "schedule": Schedule()})
+        return _from_scratch(config).model_copy(update={"schedule": Schedule()})
+
+
+def _from_scratch(config: Config) -> Config:
+    """The configuration with nothing pretrained."""
+    model = config.model.model_copy(update={"start_from": None})
+    classifier = config.classifier and config.classifier.model_copy(update={"weights": None})
+    return config.model_copy(update={"model": model, "classifier": classifier})

@@ -17,6 +17,9 @@ GRID_POINTS = 3
 FEW_BLOCKS = 3
 """In a backbone of so few, one rate for all of them says nearly what a rate for each would."""
 LAYER_DECAYS = (0.65, 0.8, 1.0)
+PULLS = (1e-4, 1.0)
+PULLS_OF_PICTURES = (1e-2, 10.0)
+"""Of networks that SGD trains: at its rates a pull below these is nothing (benchmarks/LOG.md)."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class Space:
 
 def training_key(config: Config, schedule: Schedule, is_fine_tuned: bool) -> str:
     """Hash of all that a training depends on and candidates may differ in."""
-    return fingerprint(dump(config.model), dump(config.train), schedule, is_fine_tuned)
+    network = config.model if config.classifier is None else config.classifier
+    return fingerprint(network, dump(config.train), schedule, is_fine_tuned)
 
 
 def default_space(config: Config) -> dict[str, Distribution]:
@@ -134,7 +138,7 @@ def default_space(config: Config) -> dict[str, Distribution]:
         space[f"schedule.phases.{number}.learning_rate"] = Distribution(choice=rates)
     path = f"schedule.phases.{len(early)}"
     space[f"{path}.learning_rate"] = _around(last.learning_rate)
-    space[f"{path}.l2_sp"] = Distribution(loguniform=(1e-4, 1.0))
+    space[f"{path}.l2_sp"] = Distribution(loguniform=PULLS_OF_PICTURES if config.task.kind == "classify" else PULLS)
     if num_blocks(config) > FEW_BLOCKS:
         space[f"{path}.layer_decay"] = Distribution(choice=LAYER_DECAYS)
     for number, group in enumerate(last.groups):

@@ -7,7 +7,6 @@ from typing import Any
 from ray.tune import Stopper
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from ray_app.tasks.recommend import METRIC
 from ray_app.tuning.search import Search
 from ray_app.tuning.trials import Trial, Trials, result_of
 
@@ -70,8 +69,8 @@ def tell_past(scheduler: TrialScheduler, search: Search, trial: Trial) -> None:
     past, (_, schedule) = _Past(trial.number), search.space.resolve(trial.candidate)
     scheduler.on_trial_add(None, past)
     for number in range(1, len(trial.records) + 1):
-        seen = trial.after(trial.records[:number], schedule, METRIC)
-        scheduler.on_trial_result(None, past, result_of(seen, schedule, METRIC, len(search.space.anchors)))
+        seen = trial.after(trial.records[:number], schedule, search.metric)
+        scheduler.on_trial_result(None, past, result_of(seen, schedule, search.metric, len(search.space.anchors)))
 
 
 class Budget(Stopper):  # type: ignore[misc]

@@ -38,6 +38,8 @@ def num_blocks(config: Config) -> int:
 
 def has_start(config: Config) -> bool:
     """Whether there are pretrained weights to begin with."""
+    if config.classifier is not None:
+        return config.classifier.weights is not None
     return config.pretrain is not None or config.model.start_from is not None
 
 

@@ -4,21 +4,14 @@ Actors are used again, so that trials after the first need no new process.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from collections.abc import Callable
 from typing import Any
 
-import pyarrow as pa
 import torch
 from ray import tune
 
-from ray_app.data.dataset import Dataset
-from ray_app.data.stream import read_tables
 from ray_app.errors import TrainingError, UserError
 from ray_app.schedule import Schedule
-from ray_app.storage import Storage
-from ray_app.tasks.recommend import METRIC, build_task
-from ray_app.tasks.recommender import TrainedModel, load_trained
 from ray_app.training.loop import fit
 from ray_app.training.snapshot import Progress, Snapshot
 from ray_app.training.trainer import loop_settings
@@ -44,7 +37,7 @@ def failure(trial: Trial, search: Search, error: Exception) -> dict[str, Any]:
     """What a trial tells of itself that cannot go on."""
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     failed = trial.model_copy(update={"state": "failed", "error": text})
-    return result_of(failed, search.config.schedule, METRIC, 0)
+    return result_of(failed, search.config.schedule, search.metric, 0)
 
 
 def train_trial(search: Search, trial: Trial, report: Callable[[dict[str, Any]], None]) -> None:
@@ -58,9 +51,9 @@ def train_trial(search: Search, trial: Trial, report: Callable[[dict[str, Any]],
     torch.set_num_threads(run.config.train.cpus_per_worker)
     device = torch.device("cuda" if run.config.train.use_gpu else "cpu")
     storage, folder, schedule = search.storage, search.prefixes_uri, run.schedule
-    pretrained = _pretrained(storage, run.start_from) if run.start_from else None
-    assert isinstance(run.dataset, Dataset)
-    task = build_task(run.config, run.dataset, pretrained, partial(_tables, storage), device=device)
+    run.prepare()
+    world = World.current(device)
+    task = run.begin(world, keep=True)
     start = longest_prefix(storage, folder, run)
     trial = trial.model_copy(update={"reused": epochs_of(start.progress.records) if start else 0})
 
@@ -72,39 +65,25 @@ def train_trial(search: Search, trial: Trial, report: Callable[[dict[str, Any]],
         tell_place(now.progress)
 
     def tell_place(progress: Progress) -> None:
-        report(result_of(standing(trial, schedule, progress), schedule, METRIC, len(search.space.anchors)))
+        now = standing(trial, schedule, search.metric, progress)
+        report(result_of(now, schedule, search.metric, len(search.space.anchors)))
 
     if start is not None and start.progress.phase == len(schedule.phases):
         tell_place(start.progress)
     else:
-        fit(task, schedule, loop_settings(run, device), World.current(device), tell, start)
+        fit(task, schedule, loop_settings(run, device), world, tell, start)
 
 
-def standing(trial: Trial, schedule: Schedule, progress: Progress) -> Trial:
+def standing(trial: Trial, schedule: Schedule, metric: str, progress: Progress) -> Trial:
     """The trial at this place of its run; raises as `train_trial` does."""
-    now = trial.after(progress.records, schedule, METRIC)
+    now = trial.after(progress.records, schedule, metric)
     if now.score is not None and not math.isfinite(now.score):
-        raise TrainingError(f"validation {METRIC} is {now.score}, which is no number, after {now.epochs} epochs")
+        raise TrainingError(f"validation {metric} is {now.score}, which is no number, after {now.epochs} epochs")
     if progress.phase < len(schedule.phases):
         return now
     if now.score is None:
         raise TrainingError(
-            f"validation gave no {METRIC}, so trials cannot be compared: give the validation part more of the log "
-            "(data.split)"
+            f"validation gave no {metric}, so trials cannot be compared: give the validation part more of the data "
+            "(data.split, pictures.validation_share)"
         )
     return now.model_copy(update={"state": "finished"})
-
-
-@lru_cache(maxsize=1)
-def _pretrained(storage: Storage, uri: str) -> TrainedModel:
-    """Read once by each actor; building a model from it changes nothing of it."""
-    return load_trained(storage, uri)
-
-
-@lru_cache(maxsize=1)
-def _kept_tables(storage: Storage, uris: tuple[str, ...]) -> list[pa.Table]:
-    return list(read_tables(storage, list(uris)))
-
-
-def _tables(storage: Storage, uris: list[str]) -> Iterator[pa.Table]:
-    yield from _kept_tables(storage, tuple(uris))

@@ -92,13 +92,13 @@ TRIAL = Trial(number=3, strategy="full", values={}, key="k")
 def test_a_metric_that_is_no_number_ends_the_trial() -> None:
     progress = Progress(phase=0, records=[record(0.3), record(math.nan)])
     with pytest.raises(TrainingError, match=r"validation ndcg@10 is nan, which is no number, after 2 epochs"):
-        standing(TRIAL, HASTY, progress)
+        standing(TRIAL, HASTY, "ndcg@10", progress)
 
 
 def test_a_metric_that_is_never_reported_is_told() -> None:
-    assert standing(TRIAL, HASTY, Progress(phase=0, records=[record(None)])).state == "open"
+    assert standing(TRIAL, HASTY, "ndcg@10", Progress(phase=0, records=[record(None)])).state == "open"
     with pytest.raises(TrainingError, match=r"validation gave no ndcg@10.*data\.split"):
-        standing(TRIAL, HASTY, Progress(phase=1, records=[record(None)]))
+        standing(TRIAL, HASTY, "ndcg@10", Progress(phase=1, records=[record(None)]))
 
 
 def test_a_trial_survives_its_file() -> None:
