@@ -31,7 +31,7 @@ L2_SP = "schedule.phases.1.l2_sp"
         ({"schedule.phases.2.l2_sp": {"uniform": [0, 1]}}, "schedule.phases.2.l2_sp: '2' is not a position in a list"),
         ({"model.drop": {"uniform": [0, 1]}}, "model.drop: unknown key, did you mean 'dropout'? allowed: start_from"),
         ({"train.num_workers": {"choice": [1]}}, "train.num_workers: cannot be searched; what can is in schedule, mod"),
-        ({"evaluate.k": {"choice": [1]}}, "evaluate.k: cannot be searched; what can is in schedule, model, classifier, t"),
+        ({"evaluate.k": {"choice": [1]}}, "evaluate.k: cannot be searched; what can is in schedule, model, class"),
     ],
 )
 def test_one_line_for_one_fault(space: dict[str, Any], line: str) -> None:
