@@ -1,7 +1,7 @@
 """The stage of the pipeline that searches the schedule."""
 
 import tempfile
-from functools import partial
+from collections.abc import Callable
 
 import ray
 from rich.console import Console
@@ -13,12 +13,14 @@ from ray_app.errors import TrainingError
 from ray_app.report import trials_table, winning_config, write_search
 from ray_app.storage import join
 from ray_app.training.run import Run
-from ray_app.tuning.findings import sentences
+from ray_app.tuning.findings import sentences, soup_sentence
 from ray_app.tuning.prefixes import longest_prefix
-from ray_app.tuning.room import room_for
+from ray_app.tuning.room import Room, room_for
 from ray_app.tuning.search import Search
+from ray_app.tuning.soup import forget_beaten, make_soup, read_recipe, soup_run
 from ray_app.tuning.space import Space
-from ray_app.tuning.trials import Trial, best_of
+from ray_app.tuning.trackers import Tracker, trackers_of
+from ray_app.tuning.trials import Trial, Trials, best_of
 from ray_app.tuning.tuner import build_tuner, is_over
 
 SEARCH_FILE, SCHEDULE_FILE = "search.html", "schedule.yaml"
@@ -36,21 +38,19 @@ def check_search(config: Config) -> None:
 
 
 def tuned_run(config: Config, target: Dataset | PictureSet, start: str | None, console: Console) -> Run:
-    """The run of the best schedule that a search finds; an earlier session of the same search is gone on with.
+    """The run of the best schedule that a search finds, or the mean of its best where that is better.
+
+    An earlier session of the same search is gone on with.
 
     Raises:
         TrainingError: no trial came to a score, or the cluster has no room for a single one.
+        UserError: a tracker cannot be used.
     """
     search = Search.begin(config, target, start)
     trials = search.trials()
     verb = "found" if is_over(search, trials) else "wrote"
     if verb == "wrote":
-        cluster = ray.cluster_resources()
-        room = room_for(config, cluster)
-        over = f"; {len(trials.over())} are over" if trials.over() else ""
-        console.print(f"tune: {room.describe(search.tune, cluster)}{over}", highlight=False, soft_wrap=True)
-        with tempfile.TemporaryDirectory() as folder:
-            build_tuner(search, trials, room, folder, partial(_say, console, search.metric)).fit()
+        _go_on(search, trials, console)
     best = best_of(trials.over())
     if best is None:
         first = trials.all()[0]
@@ -59,15 +59,54 @@ def tuned_run(config: Config, target: Dataset | PictureSet, start: str | None, c
     snapshot = None if run.is_published() else longest_prefix(storage, search.prefixes_uri, run)
     if snapshot is not None and snapshot.progress.phase == len(run.schedule.phases):
         run.publish(snapshot)  # with one worker, the weights that training it again would give
-    storage.write_bytes(join(search.uri, SCHEDULE_FILE), winning_config(search, best, search.metric).encode())
-    storage.write_bytes(join(search.uri, SEARCH_FILE), write_search(search, trials.all(), search.metric).encode())
+    recipe, metric = read_recipe(search), search.metric
+    storage.write_bytes(join(search.uri, SCHEDULE_FILE), winning_config(search, best, metric).encode())
+    storage.write_bytes(join(search.uri, SEARCH_FILE), write_search(search, trials.all(), metric, recipe).encode())
     if is_over(search, trials):
         storage.delete_tree(search.prefixes_uri)
-    console.print(trials_table(search.space, trials.all(), search.metric))
-    for sentence in sentences(search.space, trials.all(), search.metric):
+    console.print(trials_table(search.space, trials.all(), metric, recipe))
+    told = sentences(search.space, trials.all(), metric)
+    for sentence in [*told, *([soup_sentence(recipe, trials.all())] if recipe else [])]:
         console.print(sentence, highlight=False)
     console.print(f"tune: {verb} {search.uri}", highlight=False, soft_wrap=True)
+    if recipe is not None and recipe.is_better(trials.over()):
+        soup = soup_run(search, trials.all(), recipe)
+        return soup if soup.is_published() else run
     return run
+
+
+def _go_on(search: Search, trials: Trials, console: Console) -> None:
+    """Try what is left to be tried, then average the best."""
+    trackers, cluster = trackers_of(search), ray.cluster_resources()
+    room = room_for(search.config, cluster)
+    over = f"; {len(trials.over())} are over" if trials.over() else ""
+    console.print(f"tune: {room.describe(search.tune, cluster)}{over}", highlight=False, soft_wrap=True)
+
+    def tell(trial: Trial) -> None:
+        _say(console, search.metric, trial)
+        forget_beaten(search, trials.over(), trial)
+        _track(trackers, trial, console)
+
+    with tempfile.TemporaryDirectory() as folder:
+        build_tuner(search, trials, room, folder, tell).fit()
+    if room.workers == 1 and search.tune.soup > 1:
+        ray.get(_on_a_worker(make_soup, room).remote(search, trials.over()))
+
+
+def _on_a_worker(work: Callable[..., None], room: Room) -> ray.remote_function.RemoteFunction:
+    """Where a trial has its place: the job may run on a node that has none."""
+    return ray.remote(work).options(num_cpus=room.wanted["CPU"], num_gpus=room.wanted.get("GPU", 0))
+
+
+def _track(trackers: list[Tracker], trial: Trial, console: Console) -> None:
+    """A tracker that fails is told of, and not asked again: the search goes on."""
+    for tracker in tuple(trackers):
+        try:
+            tracker.add(trial)
+        except Exception as error:
+            trackers.remove(tracker)
+            reason = f"{type(error).__name__}: {error}"
+            console.print(f"tune: {type(tracker).__name__} is given up ({reason})", highlight=False, soft_wrap=True)
 
 
 def _say(console: Console, metric: str, trial: Trial) -> None:

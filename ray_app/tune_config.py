@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ray_app.data_config import Positive
 from ray_app.errors import ConfigError
@@ -112,6 +112,15 @@ def _given(distribution: Distribution) -> set[str]:
     return {key for key in Distribution.model_fields if getattr(distribution, key) is not None}
 
 
+def _without_credentials(tracker: str) -> str:
+    if "@" in tracker:
+        raise ValueError("credentials belong in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, not here")
+    return tracker
+
+
+Tracker = Annotated[str, Field(pattern=r"^(tensorboard|mlflow(:.+)?)$"), AfterValidator(_without_credentials)]
+
+
 class TuneConfig(Section):
     """A search for the best schedule: trials on the target log, judged on its validation part."""
 
@@ -136,6 +145,12 @@ class TuneConfig(Section):
     """Seconds after which the search ends."""
     max_concurrent_trials: Positive | None = None
     """Unset: as many as the cluster has room for."""
+    soup: Positive = 5
+    """Of so many of the best trials the weights are averaged, one after another as long as validation is better for it
+    (greedy soup, arXiv 2203.05482); 1: none. With one worker per trial alone."""
+    trackers: tuple[Tracker, ...] = ()
+    """Where each trial is shown as a run of its own: `tensorboard` files under the storage, `mlflow` where
+    MLFLOW_TRACKING_URI says or in a file here, `mlflow:URI` on that server."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of the proposals; all trials train with train.seed."""
 

@@ -10,8 +10,9 @@ from ray_app.config import Config
 from ray_app.report.parts import html_page, section
 from ray_app.report.results import html_table
 from ray_app.report.search_charts import best_so_far, importance_bars, parallel_coordinates
-from ray_app.tuning.findings import importances, sentences
+from ray_app.tuning.findings import importances, sentences, soup_sentence
 from ray_app.tuning.search import Search
+from ray_app.tuning.soup import Recipe
 from ray_app.tuning.space import Space
 from ray_app.tuning.strategies import MEANING
 from ray_app.tuning.trials import Trial, best_of
@@ -19,27 +20,34 @@ from ray_app.tuning.trials import Trial, best_of
 STATES = {"finished": "", "stopped": "ended early", "failed": "failed", "open": "open"}
 
 
-def trials_table(space: Space, trials: Sequence[Trial], metric: str) -> Table:
-    """All trials, the best score first; those that failed with their reason."""
+def trials_table(space: Space, trials: Sequence[Trial], metric: str, recipe: Recipe | None = None) -> Table:
+    """All trials, the best score first; those that failed with their reason; above them what is better than all."""
     best = best_of(trials)
     table = Table(title="Trials", caption=f"{metric} on the validation part; epochs that others trained in brackets")
     for name, justify in (("trial", "right"), ("strategy", "left"), (metric, "right"), ("epochs", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("settings", overflow="fold")
+    if recipe is not None and recipe.is_better(trials):
+        table.add_row(*(Text(cell) for cell in ("", "soup", f"{recipe.score:.4f}", "", _mixed(recipe))), style="bold")
+        best = None
     for trial in _in_order(trials):
         cells = [str(trial.number), trial.strategy, _score(trial), _epochs(trial), _told(space, trial)]
         table.add_row(*(Text(cell) for cell in cells), style="bold" if trial is best else None)
     return table
 
 
-def write_search(search: Search, trials: Sequence[Trial], metric: str) -> str:
+def write_search(search: Search, trials: Sequence[Trial], metric: str, recipe: Recipe | None = None) -> str:
     """The page as text."""
     space, name = search.space, escape(search.config.name)
-    best = best_of(trials)
+    is_mixed = recipe is not None and recipe.is_better(trials)
+    best = None if is_mixed else best_of(trials)
     rows = [_row(space, trial, is_best=trial is best) for trial in _in_order(trials)]
+    if recipe is not None and is_mixed:
+        rows.insert(0, _html_row(("", "soup", f"{recipe.score:.4f}", "", _mixed(recipe)), "main"))
     titles = {"Trial": "", "Strategy": "text", escape(metric): "", "Epochs": "", "Settings": "text"}
     head = "".join(f'<th scope="col" class="{kind}">{title}</th>' for title, kind in titles.items())
-    told = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences(space, trials, metric))
+    found = [*sentences(space, trials, metric), *([soup_sentence(recipe, trials)] if recipe else [])]
+    told = "".join(f"<li>{escape(sentence)}</li>" for sentence in found)
     used = {trial.strategy for trial in trials}
     meanings = "".join(f"<dt>{key}</dt><dd>{escape(text)}</dd>" for key, text in MEANING.items() if key in used)
     matters = importance_bars(space, importances(space, trials)) or "<p>Too few trials to tell.</p>"
@@ -80,11 +88,20 @@ def _in_order(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _row(space: Space, trial: Trial, *, is_best: bool) -> str:
+    cells = (str(trial.number), trial.strategy, _score(trial), _epochs(trial), _told(space, trial))
+    return _html_row(cells, "main" if is_best else "other")
+
+
+def _html_row(cells: tuple[str, str, str, str, str], kind: str) -> str:
+    number, strategy, score, epochs, told = map(escape, cells)
     return (
-        f'<tr class="{"main" if is_best else "other"}"><th scope="row">{trial.number}</th><td>{trial.strategy}</td>'
-        f'<td class="number">{_score(trial)}</td><td class="number">{_epochs(trial)}</td>'
-        f"<td>{escape(_told(space, trial))}</td></tr>"
+        f'<tr class="{kind}"><th scope="row">{number}</th><td>{strategy}</td><td class="number">{score}</td>'
+        f'<td class="number">{epochs}</td><td>{told}</td></tr>'
     )
+
+
+def _mixed(recipe: Recipe) -> str:
+    return f"mean of the weights of trials {', '.join(map(str, recipe.members))}"
 
 
 def _score(trial: Trial) -> str:

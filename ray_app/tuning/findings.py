@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ray_app.tune_config import Strategy
 from ray_app.tuning.proposals import study_of
+from ray_app.tuning.soup import Recipe
 from ray_app.tuning.space import Space
 from ray_app.tuning.strategies import MEANING
 from ray_app.tuning.trials import Trial, best_of
@@ -84,6 +85,16 @@ def sentences(space: Space, trials: Sequence[Trial], metric: str) -> list[str]:
         if ours is not None and other in best_by:
             told.append(f"{what.capitalize()} was worth {_gain(ours, best_by[other])}.")
     return [*told, epochs_sentence(space, trials)]
+
+
+def soup_sentence(recipe: Recipe, trials: Sequence[Trial]) -> str:
+    """What averaging weights was worth."""
+    best = best_of(trials)
+    if best is None or not recipe.is_better(trials):
+        return f"No mean of the weights of the best {recipe.tried} trials was better than the best of them."
+    *others, last = map(str, recipe.members)
+    gain = recipe.score - (best.score or 0.0)
+    return f"The mean of the weights of trials {', '.join(others)} and {last} was worth {gain:+.4f}, and is published."
 
 
 def epochs_sentence(space: Space, trials: Sequence[Trial]) -> str:

@@ -48,6 +48,11 @@ def longest_prefix(storage: Storage, folder: str, run: Run) -> Snapshot | None:
     return None
 
 
+def forget(storage: Storage, folder: str, run: Run) -> None:
+    """Delete the snapshot of the run's end."""
+    storage.delete_tree(_place(folder, run, len(run.schedule.phases)))
+
+
 def _place(folder: str, run: Run, num_phases: int) -> str:
     """The folder of snapshots after the run's first phases."""
     phases = run.schedule.phases

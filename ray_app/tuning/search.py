@@ -15,8 +15,8 @@ from ray_app.tune_config import TuneConfig
 from ray_app.tuning.space import Candidate, Space
 from ray_app.tuning.trials import Trials
 
-_BUDGETS = ("num_trials", "max_epochs", "time_budget_s", "max_concurrent_trials")
-"""Of `tune`: a search with more to spend goes on with the trials of the one before."""
+_APART = ("num_trials", "max_epochs", "time_budget_s", "max_concurrent_trials", "soup", "trackers")
+"""Of `tune`: a search with more to spend, or shown elsewhere, goes on with the trials of the one before."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Search:
     def key(self) -> str:
         """Hash of everything that the trials depend on."""
         tune = dump(self.tune)
-        for budget in _BUDGETS:
+        for budget in _APART:
             tune.pop(budget)
         return fingerprint(tune, self.config.evaluate.scratch_schedule, self.run_of(self.space.anchors[0]).key)
 
