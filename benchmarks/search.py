@@ -94,7 +94,7 @@ def trained(search: Search, trial: Trial, scheduler: object) -> Trial:
     now = [trial]
 
     class Running:
-        trial_id = str(trial.number)
+        trial_id, config = str(trial.number), {"number": trial.number}
 
     running = Running()
 

@@ -133,12 +133,13 @@ class TuneConfig(Section):
     surgical ones (a third of the backbone alone) are for pictures only."""
     space: dict[str, Distribution] | None = None
     """Path of a setting, as in an override -> its distribution; unset: the rates and pulls of the schedule."""
-    scheduler: Literal["asha", "median", "none"] = "asha"
-    """Who stops trials that are behind: asha by the best third at each rung of epochs, median by half of all."""
+    scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
+    """Who stops trials that are behind: asha by the best third at each rung of epochs, hyperband the same with some
+    trials judged later than others (with tpe, what BOHB does), median by half of all."""
     grace_epochs: Positive = 3
     """A trial is not stopped before it has trained so long, nor before its last phase."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3.0
-    """asha: one in so many goes on from each rung, and the next rung is so many times as far."""
+    """asha and hyperband: one in so many goes on from each rung, and the next rung is so many times as far."""
     max_epochs: Positive | None = None
     """Epochs of all trials together after which the search ends."""
     time_budget_s: Annotated[float, Field(gt=0)] | None = None

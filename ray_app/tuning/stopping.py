@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from ray.tune import Stopper
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
@@ -31,6 +32,22 @@ class _Halving(_InLastPhase, ASHAScheduler):  # type: ignore[misc]
     """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934) on epochs that span the phases."""
 
 
+class _HyperBand(_Halving):
+    """Successive halving in several brackets, of which each begins a rung later: good starters are not all there is.
+
+    Together with TPE this is the idea of BOHB (Falkner et al. 2018, arXiv 1807.01774), whose own package had its last
+    release in 2018. A trial has its bracket by its number, so that a search that goes on is the one that was begun.
+    """
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """See `TrialScheduler`; the bracket is drawn here, as often as HyperBand has trials in it."""
+        super().on_trial_add(tune_controller, trial)
+        latest, rate = len(self._brackets) - 1, self._reduction_factor
+        sizes = [(latest + 1) / (latest - late + 1) * rate ** (latest - late) for late in range(latest + 1)]
+        rng = np.random.default_rng(trial.config["number"])
+        self._trial_info[trial.trial_id] = self._brackets[rng.choice(latest + 1, p=np.array(sizes) / sum(sizes))]
+
+
 class _Median(_InLastPhase, MedianStoppingRule):  # type: ignore[misc]
     """Ends what is behind the median of the others' means."""
 
@@ -39,7 +56,7 @@ class _Past:
     """Stands for a trial of an earlier session, of which a scheduler wants to know the name alone."""
 
     def __init__(self, number: int) -> None:
-        self.trial_id = f"past_{number}"
+        self.trial_id, self.config = f"past_{number}", {"number": number}
 
 
 def build_scheduler(search: Search, past: Sequence[Trial]) -> TrialScheduler:
@@ -52,8 +69,12 @@ def build_scheduler(search: Search, past: Sequence[Trial]) -> TrialScheduler:
         # A trial that yields would begin anew: trials do not save themselves.
         scheduler = _Median(min_time_slice=math.inf, **judged_by)
     else:
-        scheduler = _Halving(
-            max_t=max(search.space.max_epochs, tune.grace_epochs),
+        longest = max(search.space.max_epochs, tune.grace_epochs)
+        rungs = 1 + int(math.log(longest / tune.grace_epochs, tune.reduction_factor) + 1e-9)
+        kind, brackets = (_HyperBand, rungs) if tune.scheduler == "hyperband" else (_Halving, 1)
+        scheduler = kind(
+            max_t=longest,
+            brackets=brackets,
             reduction_factor=tune.reduction_factor,
             # One that enters at a high rung is not entered into the lower ones afterwards.
             stop_last_trials=False,

@@ -36,10 +36,13 @@ def trial(number: int, scores: list[float], strategy: str = "configured") -> Tri
 class Running:
     trial_id = "now"
 
+    def __init__(self, number: int = 0) -> None:
+        self.config = {"number": number}
+
 
 def decisions(scheduler: Any, search: Search, running: Trial) -> list[str]:
     """What the scheduler says after each epoch, until it stops the trial."""
-    now, said = Running(), []
+    now, said = Running(running.number), []
     _, schedule = search.space.resolve(running.candidate)
     scheduler.on_trial_add(None, now)
     for number in range(1, len(running.records) + 1):
@@ -60,6 +63,21 @@ def test_a_trial_behind_is_ended_in_its_last_phase(kind: str) -> None:
     assert said == ["CONTINUE"] * HEAD + ["STOP"]
     assert set(decisions(build_scheduler(here, PAST), here, trial(8, [0.9] * 20))) == {"CONTINUE"}
     assert set(decisions(build_scheduler(here, []), here, trial(8, [0.05] * 20))) == {"CONTINUE"}
+
+
+def test_hyperband_judges_some_trials_later() -> None:
+    """Where successive halving ends all that start badly, some are given time; who, is the same in each session."""
+    past = [trial(n, [0.1 + n / 1000] * 60) for n in range(2, 60)]
+    ends = {}
+    for kind in ("asha", "hyperband"):
+        here = search(f"tune.scheduler={kind}")
+        judged = {n: decisions(build_scheduler(here, past), here, trial(n, [0.05] * 50)) for n in range(60, 80)}
+        ends[kind] = {number: len(said) for number, said in judged.items()}
+    assert set(ends["asha"].values()) == {HEAD + 1}
+    assert set(ends["hyperband"].values()) == {HEAD + 1, 27, 60}  # the last of four brackets judges after 81
+    rungs = [[bracket._rungs for bracket in build_scheduler(here, past)._brackets] for _ in range(2)]
+    assert rungs[0] == rungs[1]
+    assert len(rungs[0]) == 4
 
 
 def test_a_trial_that_failed_sets_no_mark() -> None:
