@@ -20,6 +20,7 @@ Strategy = Literal[
     "surgical_first",
     "surgical_middle",
     "surgical_last",
+    "bounded_delta",
     "scratch",
 ]
 SEARCHED = ("schedule.", "model.", "classifier.", "train.", "evaluate.scratch_schedule.")

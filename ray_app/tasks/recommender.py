@@ -1,7 +1,7 @@
 """A trained recommender: the model and its catalogue, read from a checkpoint or begun for a new catalogue."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +217,8 @@ def _log_share(counts: Tensor, prior: Tensor | None = None) -> Tensor:
 
 
 def _check_shape(source: SequenceShape, target: SequenceShape) -> None:
+    if source.delta_norm is None:  # what was free may be held afterwards
+        source = replace(source, delta_norm=target.delta_norm)
     faults = [
         f"  model.{name}: pretrained {getattr(source, name)}, asked for {getattr(target, name)}"
         for name in vars(source)

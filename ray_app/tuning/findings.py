@@ -17,6 +17,7 @@ _WORTH: tuple[tuple[tuple[Strategy, ...], Strategy, str], ...] = (
     (("configured",), "without_l2_sp", "holding the backbone to its pretrained weights"),
     (("configured", "without_l2_sp", "gradual", "full"), "linear_probe", "unfreezing the backbone"),
     (("gradual",), "configured", "unfreezing bit by bit"),
+    (("bounded_delta",), "configured", "bounding what ids add to content"),
     (("surgical_first", "surgical_middle", "surgical_last"), "configured", "tuning a third of the backbone alone"),
     (
         ("configured", "without_l2_sp", "gradual", "full", "linear_probe"),

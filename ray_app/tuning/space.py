@@ -11,7 +11,7 @@ from ray_app.config import Config, dump, fingerprint, with_values
 from ray_app.errors import ConfigError
 from ray_app.schedule import Schedule
 from ray_app.tune_config import Distribution, Strategy, TuneConfig, Value
-from ray_app.tuning.strategies import MEANING, has_start, num_blocks, possible, schedule_of, usual
+from ray_app.tuning.strategies import BOUND, DELTA_NORM, MEANING, has_start, num_blocks, possible, schedule_of, usual
 
 GRID_POINTS = 3
 FEW_BLOCKS = 3
@@ -86,8 +86,16 @@ class Space:
         Raises:
             ConfigError: settings that are allowed each, and not together.
         """
-        config = with_values(self.config, candidate.values)
+        config = with_values(self.config, self._values(candidate))
         return config, schedule_of(candidate.strategy, config)
+
+    def _values(self, candidate: Candidate) -> dict[str, Value]:
+        """Its settings, with the bound that one strategy has, and the others have not beside it."""
+        bound: dict[str, Value] = {DELTA_NORM: BOUND} if candidate.strategy == "bounded_delta" else {}
+        is_apart = not bound and "bounded_delta" in self.strategies
+        return bound | {
+            path: value for path, value in candidate.values.items() if not (is_apart and path == DELTA_NORM)
+        }
 
     def key(self, candidate: Candidate) -> str:
         """The same for two candidates that are the same training."""
@@ -141,6 +149,8 @@ def default_space(config: Config) -> dict[str, Distribution]:
     space[f"{path}.l2_sp"] = Distribution(loguniform=PULLS_OF_PICTURES if config.task.kind == "classify" else PULLS)
     if num_blocks(config) > FEW_BLOCKS:
         space[f"{path}.layer_decay"] = Distribution(choice=LAYER_DECAYS)
+    if "bounded_delta" in possible(config):
+        space[DELTA_NORM] = Distribution(loguniform=(0.03, 0.5))
     for number, group in enumerate(last.groups):
         if "backbone" in group.match and group.rate != "frozen":
             space[f"{path}.groups.{number}.rate"] = Distribution(loguniform=(0.03, 1.0))

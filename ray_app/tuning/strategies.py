@@ -18,6 +18,7 @@ MEANING: MappingProxyType[Strategy, str] = MappingProxyType(
         "surgical_first": "the configured phases, the last with the third of the backbone next to the input alone",
         "surgical_middle": "the configured phases, the last with the middle third of the backbone alone",
         "surgical_last": "the configured phases, the last with the third of the backbone next to the output alone",
+        "bounded_delta": "the configured phases, what an item's id adds to its content within a bound",
         "scratch": "random weights, trained by evaluate.scratch_schedule",
     }
 )
@@ -27,6 +28,8 @@ THIRDS: MappingProxyType[Strategy, tuple[float, float]] = MappingProxyType(
 )
 """Depth at which the surgical strategies tune the backbone (Lee et al. 2022, arXiv 2210.11466)."""
 BACKBONE = r"^backbone\."
+DELTA_NORM, BOUND = "model.delta_norm", 0.15
+"""The setting that makes `bounded_delta`, and its value where none was chosen."""
 PICTURE_BLOCKS = 4
 """Any network for pictures has so many blocks, and most have more: gradually, it is unfrozen in as many parts."""
 
@@ -57,6 +60,7 @@ def possible(config: Config) -> tuple[Strategy, ...]:
         "full": several,
         "gradual": probes and not _is_frozen(phases[-1]) and phases[-1].epochs >= num_blocks(config),
         **dict.fromkeys(THIRDS, not _is_frozen(phases[-1]) and num_blocks(config) >= len(THIRDS)),
+        "bounded_delta": config.content is not None and config.model.delta_norm is None,
         "scratch": True,
     }
     return tuple(strategy for strategy, applies in found.items() if applies)
@@ -75,6 +79,7 @@ def schedule_of(strategy: Strategy, config: Config) -> Schedule:
     *early, last = config.schedule.phases
     change: dict[Strategy, Callable[[], list[Phase]]] = {
         "configured": lambda: [*early, last],
+        "bounded_delta": lambda: [*early, last],
         "without_l2_sp": lambda: [phase.model_copy(update={"l2_sp": 0.0}) for phase in (*early, last)],
         "linear_probe": lambda: [*early, last][:1],
         "full": lambda: [last.model_copy(update={"epochs": sum(phase.epochs for phase in (*early, last))})],

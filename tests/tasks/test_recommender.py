@@ -117,3 +117,18 @@ def test_a_model_published_with_content_is_read_back(tmp_path: Path) -> None:
     found = load_model(tmp_path)
     assert found.encoder == "abc"
     torch.testing.assert_close(found.model.table(), model.table())
+
+
+def test_what_ids_added_freely_may_be_held_within_a_bound_afterwards() -> None:
+    """A checkpoint without the bound was refused, as if it were a size."""
+    theirs = catalog(**{f"s{n}": 1 for n in range(40)})
+    source = TrainedModel(build_model(CONFIG, theirs, 3, content=described())[0], theirs)
+    torch.nn.init.normal_(source.model.head.items.weight)
+    bounded = CONFIG.model_copy(update={"delta_norm": 0.1})
+    model, _ = build_model(bounded, theirs, 0, source, described())
+    assert model.content is not None
+    added = model.eval().table() - model.content_vectors(model.content)
+    torch.testing.assert_close(added.norm(dim=1), torch.full((40,), 0.1))
+    held = TrainedModel(model, theirs)
+    with pytest.raises(CheckpointError, match=r"model\.delta_norm: pretrained 0\.1, asked for 0\.3"):
+        build_model(CONFIG.model_copy(update={"delta_norm": 0.3}), theirs, 0, held, described())

@@ -20,6 +20,8 @@ HEAD_RATE, RATE, L2_SP = (
     "schedule.phases.1.l2_sp",
 )
 SCRATCH_RATE = "evaluate.scratch_schedule.phases.0.learning_rate"
+ALL = tuple(name for name in MEANING if name != "bounded_delta")
+"""Without content."""
 
 
 def phases(strategy: Strategy, config: Config = TWO_PHASES) -> tuple[Phase, ...]:
@@ -28,7 +30,7 @@ def phases(strategy: Strategy, config: Config = TWO_PHASES) -> tuple[Phase, ...]
 
 def test_strategies_of_the_default_schedule() -> None:
     head, full = Schedule().phases
-    assert possible(TWO_PHASES) == tuple(MEANING)
+    assert possible(TWO_PHASES) == ALL
     assert phases("configured") == (head, full)
     assert phases("without_l2_sp") == (head, full.model_copy(update={"l2_sp": 0.0}))
     assert phases("linear_probe") == (head,)
@@ -82,7 +84,7 @@ def test_pictures_are_unfrozen_in_quarters_and_their_rates_fall_with_depth() -> 
     assert "schedule.phases.1.layer_decay" in default_space(pictures)
     assert "schedule.phases.1.layer_decay" not in default_space(TWO_PHASES)
     assert set(THIRDS) & set(usual(TWO_PHASES)) == set()
-    assert usual(pictures) == possible(pictures) == tuple(MEANING)
+    assert usual(pictures) == possible(pictures) == ALL
 
 
 SURGICAL = tuple(THIRDS)
@@ -119,6 +121,24 @@ def test_settings_are_proposed_where_they_make_a_difference() -> None:
     assert set(space.active("linear_probe")) == {HEAD_RATE}
     assert set(space.active("full")) == set(space.active("configured")) - {HEAD_RATE}
     assert set(space.active("scratch")) == {SCRATCH_RATE}
+
+
+def test_a_bound_on_what_ids_add_is_a_strategy_where_there_is_content() -> None:
+    space = Space(apply_overrides(TWO_PHASES, ["content={text: 'hf:folder'}"]))
+    assert "bounded_delta" in space.strategies
+    assert set(space.active("bounded_delta")) == {*space.active("configured"), "model.delta_norm"}
+    assert "model.delta_norm" not in space.active("configured")
+    bounds = {}
+    for candidate in (Candidate("bounded_delta"), Candidate("bounded_delta", {"model.delta_norm": 0.3}),
+                      Candidate("configured", {"model.delta_norm": 0.3})):  # fmt: skip
+        config, schedule = space.resolve(candidate)
+        assert schedule == TWO_PHASES.schedule
+        bounds[space.key(candidate)] = config.model.delta_norm
+    assert list(bounds.values()) == [0.15, 0.3, None]
+    held = apply_overrides(space.config, ["model.delta_norm=0.2"])
+    assert "bounded_delta" not in possible(held)
+    own = "tune={space: {model.delta_norm: {choice: [0.1, 0.2]}}, strategies: [configured]}"
+    assert set(Space(apply_overrides(space.config, [own])).active("configured")) == {"model.delta_norm"}
 
 
 def test_a_space_of_ones_own() -> None:
