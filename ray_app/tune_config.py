@@ -21,6 +21,7 @@ Strategy = Literal[
     "surgical_middle",
     "surgical_last",
     "bounded_delta",
+    "population",
     "scratch",
 ]
 SEARCHED = ("schedule.", "model.", "classifier.", "train.", "evaluate.scratch_schedule.")
@@ -127,8 +128,13 @@ class TuneConfig(Section):
 
     num_trials: Positive = 20
     """At most so many, the configured schedule and its linear probe included."""
-    search: Literal["tpe", "random", "grid"] = "tpe"
-    """Who proposes: tpe learns from the trials before (Optuna); a grid takes three points of every range."""
+    search: Literal["tpe", "random", "grid", "pbt"] = "tpe"
+    """Who proposes: tpe learns from the trials before (Optuna); a grid takes three points of every range; pbt changes
+    the rate of the last phase while it lasts, and asks neither space nor scheduler (population-based training)."""
+    population: Annotated[int, Field(ge=2)] = 4
+    """pbt: trials in each generation, of which the better half has children."""
+    generations: Annotated[int, Field(ge=2)] = 4
+    """pbt: stages of the last phase; each trial trains one, with one worker per trial, and takes over those before."""
     strategies: Annotated[tuple[Strategy, ...], Field(min_length=1)] | None = None
     """Variants of the configured schedule to choose among; unset: all that the configuration allows, of which the
     surgical ones (a third of the backbone alone) are for pictures only."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from ray_app.errors import ConfigError, UserError
 from ray_app.tune_config import Distribution, Strategy, TuneConfig, Value
+from ray_app.tuning.population import born
 from ray_app.tuning.space import Candidate, Space
 from ray_app.tuning.trials import Trial
 
@@ -39,6 +40,9 @@ def propose(space: Space, tune: TuneConfig, trials: Sequence[Trial]) -> Candidat
             return candidate
     if tune.search == "grid":
         return None
+    if tune.search == "pbt":
+        values = born(tune, trials)
+        return None if values is None else Candidate("population", values)
     study = study_of(space, trials)
     for attempt in range(ATTEMPTS):
         study.sampler = _sampler(tune, [tune.seed, len(trials), attempt])

@@ -19,7 +19,7 @@ from ray_app.training.validation import validate
 from ray_app.training.world import World
 from ray_app.tuning.prefixes import forget, longest_prefix
 from ray_app.tuning.search import Search
-from ray_app.tuning.trials import Trial, best_of
+from ray_app.tuning.trials import Trial, best_of, finished
 
 SOUP_FILE = "soup.json"
 
@@ -97,24 +97,18 @@ def read_recipe(search: Search) -> Recipe | None:
 def forget_beaten(search: Search, trials: Sequence[Trial], new: Trial) -> None:
     """Delete the final weights of who is not among the best any more: `new`, or the one that it took the place of.
 
-    Those of a linear probe stay, since it is the first phase of others.
+    Those stay that are the first phases of others: linear probes, and who may have children.
     """
-    rest = _finished(trials)[search.tune.soup :]
+    rest = finished(trials)[search.tune.soup :]
     for trial in rest:
-        if (trial.number == new.number or trial is rest[0]) and trial.strategy != "linear_probe":
+        if (trial.number == new.number or trial is rest[0]) and trial.strategy not in ("linear_probe", "population"):
             forget(search.storage, search.prefixes_uri, search.run_of(trial.candidate))
-
-
-def _finished(trials: Sequence[Trial]) -> list[Trial]:
-    """Trials that came to their end, the best first."""
-    found = [trial for trial in trials if trial.state == "finished" and trial.score is not None]
-    return sorted(found, key=lambda trial: (-(trial.score or 0.0), trial.number))
 
 
 def _ingredients(search: Search, trials: Sequence[Trial]) -> list[tuple[Trial, Run, Snapshot]]:
     """The best trials with weights of one shape that began with the same ones; others are not one valley's."""
     found: list[tuple[Trial, Run, Snapshot]] = []
-    for trial in _finished(trials)[: search.tune.soup]:
+    for trial in finished(trials)[: search.tune.soup]:
         run = search.run_of(trial.candidate)
         snapshot = longest_prefix(search.storage, search.prefixes_uri, run) if run.role == "finetune" else None
         if snapshot is None or snapshot.progress.phase < len(run.schedule.phases):

@@ -11,7 +11,18 @@ from ray_app.config import Config, dump, fingerprint, with_values
 from ray_app.errors import ConfigError
 from ray_app.schedule import Schedule
 from ray_app.tune_config import Distribution, Strategy, TuneConfig, Value
-from ray_app.tuning.strategies import BOUND, DELTA_NORM, MEANING, has_start, num_blocks, possible, schedule_of, usual
+from ray_app.tuning.strategies import (
+    BOUND,
+    DELTA_NORM,
+    MEANING,
+    STAGES,
+    has_start,
+    num_blocks,
+    possible,
+    schedule_of,
+    staged,
+    usual,
+)
 
 GRID_POINTS = 3
 FEW_BLOCKS = 3
@@ -40,6 +51,7 @@ class Space:
     def __init__(self, config: Config) -> None:
         self.config = config.model_copy(update={"tune": None})
         tune = config.tune or TuneConfig()
+        self.generations = tune.generations
         allowed = possible(config)
         self.strategies = tune.strategies or usual(config)
         faults = [
@@ -47,6 +59,13 @@ class Space:
             for number, name in enumerate(self.strategies)
             if name not in allowed
         ]
+        if tune.search == "pbt" and config.schedule.phases[-1].epochs < tune.generations:
+            faults.append(
+                f"tune.generations: {tune.generations}, and the last phase of the schedule has "
+                f"{config.schedule.phases[-1].epochs} epochs; each stage needs one"
+            )
+        if tune.search == "pbt" and not has_start(config):
+            faults.append("tune.search: pbt goes by the schedule of fine-tuning, and nothing pretrained is given")
         if faults:
             raise ConfigError(faults)
         self.distributions = default_space(config) if tune.space is None else tune.space
@@ -77,6 +96,8 @@ class Space:
 
     def label(self, path: str) -> str:
         """A short name of a setting, with phases by their names."""
+        if path.startswith(STAGES):
+            return f"{self.config.schedule.phases[-1].name} stage {int(path.removeprefix(STAGES)) + 1} rate x"
         place = re.fullmatch(r"((?:evaluate\.scratch_)?schedule\.phases\.\d+)\.(.+)", path)
         return f"{self.configured(f'{place[1]}.name')}.{place[2]}" if place else path
 
@@ -86,6 +107,8 @@ class Space:
         Raises:
             ConfigError: settings that are allowed each, and not together.
         """
+        if candidate.strategy == "population":
+            return self.config, staged(self.config.schedule, candidate.values.values(), self.generations)
         config = with_values(self.config, self._values(candidate))
         return config, schedule_of(candidate.strategy, config)
 

@@ -63,7 +63,7 @@ def build_scheduler(search: Search, past: Sequence[Trial]) -> TrialScheduler:
     """The configured scheduler, which knows of the trials that are over what it would know had it seen them."""
     tune = search.tune
     judged_by = {"metric": "score", "mode": "max", "time_attr": "epochs", "grace_period": tune.grace_epochs}
-    if tune.scheduler == "none":
+    if tune.scheduler == "none" or tune.search == "pbt":
         return FIFOScheduler()
     if tune.scheduler == "median":
         # A trial that yields would begin anew: trials do not save themselves.

@@ -1,12 +1,12 @@
 """Strategies of fine-tuning as named transformations of the configured schedule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import MappingProxyType
 
 from ray_app.config import Config
 from ray_app.schedule import ParamGroup, Phase, Schedule
-from ray_app.tune_config import Strategy
+from ray_app.tune_config import Strategy, Value
 
 MEANING: MappingProxyType[Strategy, str] = MappingProxyType(
     {
@@ -19,6 +19,7 @@ MEANING: MappingProxyType[Strategy, str] = MappingProxyType(
         "surgical_middle": "the configured phases, the last with the middle third of the backbone alone",
         "surgical_last": "the configured phases, the last with the third of the backbone next to the output alone",
         "bounded_delta": "the configured phases, what an item's id adds to its content within a bound",
+        "population": "the configured phases, the last in stages with rates of their own",
         "scratch": "random weights, trained by evaluate.scratch_schedule",
     }
 )
@@ -30,6 +31,8 @@ THIRDS: MappingProxyType[Strategy, tuple[float, float]] = MappingProxyType(
 BACKBONE = r"^backbone\."
 DELTA_NORM, BOUND = "model.delta_norm", 0.15
 """The setting that makes `bounded_delta`, and its value where none was chosen."""
+STAGES = "stages."
+"""Path of a factor on the rate of the last phase, before the number of the stage (`population`)."""
 PICTURE_BLOCKS = 4
 """Any network for pictures has so many blocks, and most have more: gradually, it is unfrozen in as many parts."""
 
@@ -102,6 +105,19 @@ def _unfreezing(phase: Phase, parts: int) -> list[Phase]:
         for number in range(1, parts)
     ]
     return [*stages, phase.model_copy(update={"epochs": phase.epochs - each * len(stages)})]
+
+
+def staged(schedule: Schedule, values: Iterable[Value], generations: int) -> Schedule:
+    """The schedule until the end of as many stages of its last phase as there are values, factors on its rate."""
+    *early, last = schedule.phases
+    stages = [_stage(last, number, float(factor or 1), generations) for number, factor in enumerate(values)]
+    return schedule.model_copy(update={"phases": (*early, *stages)})
+
+
+def _stage(last: Phase, number: int, factor: float, generations: int) -> Phase:
+    epochs = last.epochs * (number + 1) // generations - last.epochs * number // generations
+    name, rate = f"{last.name}_{number + 1}_of_{generations}", float(f"{last.learning_rate * factor:.4g}")
+    return last.model_copy(update={"name": name, "epochs": epochs, "learning_rate": rate})
 
 
 def _only(depth: tuple[float, float], phase: Phase) -> Phase:

@@ -107,6 +107,12 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
     return max(scored, key=lambda trial: (trial.score, -trial.number), default=None)
 
 
+def finished(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials that came to their end, the best first."""
+    found = [trial for trial in trials if trial.state == "finished" and trial.score is not None]
+    return sorted(found, key=lambda trial: (-(trial.score or 0.0), trial.number))
+
+
 def score_of(records: Sequence[Record], schedule: Schedule, metric: str) -> float | None:
     """The validation metric of the weights that a run with these records ends with.
 

@@ -44,11 +44,16 @@ class Proposals(_Unpickled, Searcher):  # type: ignore[misc]
         key = self._search.space.key(candidate)
         return Trial(number=len(done), strategy=candidate.strategy, values=dict(candidate.values), key=key)
 
-    def suggest(self, trial_id: str) -> dict[str, int] | str:
+    def _is_waiting(self) -> bool:
+        is_open = any(trial.state == "open" for trial in self._trials.all())
+        return self._search.tune.search == "pbt" and is_open
+
+    def suggest(self, trial_id: str) -> dict[str, int] | str | None:
         """See `Searcher`: the trial's number; the rest stands in its file."""
         trial = self.next()
         if trial is None:
-            return str(self.FINISHED)
+            # A population waits for parents, which are still trained.
+            return None if self._is_waiting() else str(self.FINISHED)
         self._open = self._open[1:]
         self._trials.keep(trial)
         return {"number": trial.number}
