@@ -90,6 +90,7 @@ def _go_on(search: Search, trials: Trials, console: Console) -> None:
     with tempfile.TemporaryDirectory() as folder:
         build_tuner(search, trials, room, folder, tell).fit()
     if room.workers == 1 and search.tune.soup > 1:
+        console.print("tune: tries means of the weights of the best trials", highlight=False)
         ray.get(_on_a_worker(make_soup, room).remote(search, trials.over()))
 
 

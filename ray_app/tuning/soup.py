@@ -74,7 +74,7 @@ def make_soup(search: Search, trials: Sequence[Trial]) -> None:
     _, run, snapshot = found[0]
     torch.set_num_threads(run.config.train.cpus_per_worker)
     world = World.current(torch.device("cuda" if run.config.train.use_gpu else "cpu"))
-    task = run.begin(world)
+    task = run.begin(world, keep=True)
 
     def judge(weights: Weights) -> float:
         task.model.load_state_dict(weights)
