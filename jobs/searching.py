@@ -2,12 +2,13 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 
 import ray
 from rich.console import Console
 
 from ray_app.config import Config
-from ray_app.data.dataset import Dataset
+from ray_app.data.dataset import Dataset, thinned
 from ray_app.data.picture_set import PictureSet
 from ray_app.errors import TrainingError
 from ray_app.report import trials_table, winning_config, write_search
@@ -46,7 +47,7 @@ def tuned_run(config: Config, target: Dataset | PictureSet, start: str | None, c
         TrainingError: no trial came to a score, or the cluster has no room for a single one.
         UserError: a tracker cannot be used.
     """
-    search = Search.begin(config, target, start)
+    search = Search.begin(config, _searched(config, target), start)
     trials = search.trials()
     verb = "found" if is_over(search, trials) else "wrote"
     if verb == "wrote":
@@ -55,8 +56,9 @@ def tuned_run(config: Config, target: Dataset | PictureSet, start: str | None, c
     if best is None:
         first = trials.all()[0]
         raise TrainingError(f"none of {len(trials.all())} trials came to a score; the first: {first.error}")
-    run, storage = search.run_of(best.candidate), search.storage
-    snapshot = None if run.is_published() else longest_prefix(storage, search.prefixes_uri, run)
+    run, storage = replace(search.run_of(best.candidate), dataset=target), search.storage
+    is_whole = search.dataset is target
+    snapshot = longest_prefix(storage, search.prefixes_uri, run) if is_whole and not run.is_published() else None
     if snapshot is not None and snapshot.progress.phase == len(run.schedule.phases):
         run.publish(snapshot)  # with one worker, the weights that training it again would give
     recipe, metric = read_recipe(search), search.metric
@@ -75,6 +77,12 @@ def tuned_run(config: Config, target: Dataset | PictureSet, start: str | None, c
     return run
 
 
+def _searched(config: Config, target: Dataset | PictureSet) -> Dataset | PictureSet:
+    """What trials train on: all of it, or a share of the users."""
+    assert config.tune is not None
+    return thinned(target, config.tune.data_share) if isinstance(target, Dataset) else target
+
+
 def _go_on(search: Search, trials: Trials, console: Console) -> None:
     """Try what is left to be tried, then average the best."""
     trackers, cluster = trackers_of(search), ray.cluster_resources()
@@ -89,7 +97,7 @@ def _go_on(search: Search, trials: Trials, console: Console) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         build_tuner(search, trials, room, folder, tell).fit()
-    if room.workers == 1 and search.tune.soup > 1:
+    if room.workers == 1 and search.tune.soup > 1 and search.tune.data_share == 1:
         console.print("tune: tries means of the weights of the best trials", highlight=False)
         ray.get(_on_a_worker(make_soup, room).remote(search, trials.over()))
 

@@ -149,6 +149,8 @@ class Config(Section):
             )
         if self.choose is not None and self.task.kind != "classify":
             raise ValueError("choose is for task.kind: classify, since its candidates are backbones of a classifier")
+        if self.task.kind == "classify" and self.tune is not None and self.tune.data_share < 1:
+            raise ValueError("tune.data_share is of users; of pictures fewer are trained on by pictures.train_share")
         if self.task.kind == "classify" and self.pretrain is not None:
             raise ValueError("pretrain is for task.kind: recommend; classifier.weights are the pretrained ones")
         return self

@@ -147,6 +147,9 @@ class TuneConfig(Section):
     """A trial is not stopped before it has trained so long, nor before its last phase."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3.0
     """asha and hyperband: one in so many goes on from each rung, and the next rung is so many times as far."""
+    data_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the users, whose histories alone trials train and are validated on; the best schedule then trains on all.
+    Logs only: files of users are left out whole, and there are 16 or more."""
     max_epochs: Positive | None = None
     """Epochs of all trials together after which the search ends."""
     time_budget_s: Annotated[float, Field(gt=0)] | None = None
@@ -155,7 +158,7 @@ class TuneConfig(Section):
     """Unset: as many as the cluster has room for."""
     soup: Positive = 5
     """Of so many of the best trials the weights are averaged, one after another as long as validation is better for it
-    (greedy soup, arXiv 2203.05482); 1: none. With one worker per trial alone."""
+    (greedy soup, arXiv 2203.05482); 1: none. With one worker per trial alone, and all of the data."""
     trackers: tuple[Tracker, ...] = ()
     """Where each trial is shown as a run of its own: `tensorboard` files under the storage, `mlflow` where
     MLFLOW_TRACKING_URI says or in a file here, `mlflow:URI` on that server."""

@@ -1,6 +1,6 @@
 """A prepared dataset: a folder that counts as complete once its manifest is there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
@@ -145,6 +145,19 @@ class Dataset:
     def items(self) -> pa.Table:
         """The vocabulary: row i is the item of index i + 1 (`schema.items_schema`)."""
         return self.storage.read_table(join(self.uri, ITEMS))
+
+
+def thinned(dataset: Dataset, share: float) -> Dataset:
+    """The same log with so many of its users, in whole files, of which each has the users of some hashes of ids.
+
+    Items and their counts stay those of the whole log.
+    """
+    parts = dataset.manifest.parts
+    kept = parts[: max(1, round(share * len(parts)))]
+    if len(kept) == len(parts):
+        return dataset
+    changes = {"parts": kept, "fingerprint": fingerprint(dataset.manifest.fingerprint, [part.path for part in kept])}
+    return replace(dataset, manifest=dataset.manifest.model_copy(update=changes))
 
 
 def dataset_uri(storage: Storage, name: str, data: DataConfig, entries: list[FileEntry]) -> str:
