@@ -1,8 +1,9 @@
-"""Search the schedule of fine-tuning: trials on the target log, judged on its validation part; the best is published.
+"""Search the schedule of fine-tuning: trials on the target, judged on its validation part; the best is published.
 
     python jobs/tune.py --config jobs/configs/demo.yaml tune.num_trials=8 [key=value ...]
 
-Writes `search.html`, and `schedule.yaml`, with which `finetune` finds the best model; trains what is missing first.
+Writes `search.html`, and `schedule.yaml`, with which `finetune` finds the best trial's model; trains what is missing
+first. Where the mean of the best trials' weights is better on validation, that is published too, and goes on.
 Killed or given more trials, it goes on: trials that are over are not repeated. A `tune` section in the file makes the
 pipeline do the same.
 """
