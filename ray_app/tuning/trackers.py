@@ -64,6 +64,7 @@ class Mlflow:
     def __init__(self, search: Search, uri: str | None) -> None:
         """Raises `UserError` as `trackers_of` does."""
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # seven take minutes, while no trial starts
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else its import reports, and writes into the home
         try:
             from mlflow import MlflowClient  # noqa: PLC0415 (an extra, and it takes seconds)
             from mlflow.exceptions import MlflowException  # noqa: PLC0415
