@@ -11,7 +11,7 @@ import stages
 from pictures import COLORS, picture
 from safetensors.torch import save_file
 
-from ray_app.config import Config, apply_overrides, load_config
+from ray_app.config import Config, load_config
 from ray_app.data.picture_set import PictureSet
 from ray_app.errors import ConfigError
 from ray_app.models.backbones import build_backbone
@@ -122,17 +122,3 @@ def test_weights_may_be_named_by_a_relative_path(config: Config, monkeypatch: py
     assert relative.key == stages.finetune_run(config, target).key
     assert relative.config.classifier is not None
     assert relative.config.classifier.weights == str(path)
-
-
-@pytest.mark.cluster
-def test_the_schedule_of_a_classifier_is_searched(
-    ray_cluster: None, config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    config = apply_overrides(config, ["tune={num_trials: 2, max_concurrent_trials: 1}"])
-    run = stages.finetune_run(config, stages.target_dataset(config))
-    assert run.is_published()
-    said = capsys.readouterr().out
-    assert "trial 0 configured finished  val top1" in said
-    assert "trial 1 linear_probe finished  val top1" in said
-    assert "3 of them shared" in said  # the probe is the first phase of the configured schedule

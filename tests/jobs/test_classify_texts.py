@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pipeline
 import pytest
+import stages
 from encoders import tiny_reader
+from plain_loop import plain
 from texts import NOUNS, TITLES, text_config, write_catalogue
 
 from ray_app.config import apply_overrides
@@ -14,10 +16,8 @@ from ray_app.schema import LABELS_SCHEMA
 from ray_app.storage import Storage, join
 
 
-@pytest.mark.cluster
-def test_from_a_catalogue_to_a_registered_version(
-    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_from_a_catalogue_to_a_registered_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Trained without Ray: what Ray adds is that of pictures (test_classify.py)."""
     write_catalogue(tmp_path / "catalogue.csv")
     tiny_reader("gpt2", tmp_path / "encoder", TITLES)
     settings = [
@@ -28,6 +28,8 @@ def test_from_a_catalogue_to_a_registered_version(
         "evaluate={scratch: false, bootstrap_samples: 100}",
     ]
     config = apply_overrides(text_config(tmp_path, tmp_path / "encoder"), settings)
+    run = stages.finetune_run(config, stages.target_dataset(config))
+    run.publish(plain(run))
     pipeline.main(config)
     storage = Storage.from_config(config.storage)
     [version] = Registry(storage, "titles").versions()

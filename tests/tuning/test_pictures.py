@@ -7,7 +7,9 @@ import pytest
 import torch
 from pictures import picture_set
 from plain_loop import plain
+from rich.console import Console
 from safetensors.torch import save_file
+from searching import tuned_run
 
 from ray_app.config import Config, apply_overrides, parse_config
 from ray_app.content.picture_features import Encoding, cached_features
@@ -18,6 +20,7 @@ from ray_app.report import winning_config
 from ray_app.tuning.search import Search
 from ray_app.tuning.space import Candidate, Space
 from ray_app.tuning.trials import Trial
+from ray_app.tuning.tuner import Proposals
 from ray_app.tuning.worker import train_trial
 
 BACKBONE = "torchvision:shufflenet_v2_x0_5"
@@ -69,6 +72,22 @@ def test_trials_share_phases_and_features_and_have_the_numbers_of_runs_that_do_n
     whole = plain(search.run_of(other.candidate)).progress.records
     assert [record["val/top1"] for record in other.records] == [record["val/top1"] for record in whole]
     assert other.score == other.records[-1]["val/top1"]
+
+
+def test_what_the_best_trial_learned_is_published(pictures: PictureSet, config: Config) -> None:
+    """The trials one after another in this process: what Ray Tune adds is that of logs (test_resume.py)."""
+    own = apply_overrides(config, ["tune.num_trials=2"])
+    search = Search.begin(own, pictures, None)
+    trials = search.trials()
+    while (trial := Proposals(search, trials).next()) is not None:
+        trials.keep(trained(search, Candidate(trial.strategy, trial.values), trial.number))
+    assert [(trial.strategy, trial.state, trial.reused) for trial in trials.all()] == [
+        ("configured", "finished", 0),
+        ("linear_probe", "finished", 3),  # the probe is the first phase of the configured schedule
+    ]
+    run = tuned_run(own, pictures, None, Console(quiet=True))
+    assert run.is_published()
+    assert max(trial.score or 0 for trial in trials.all()) in [record.get("val/top1") for record in run.records()]
 
 
 def test_from_scratch_nothing_is_pretrained(pictures: PictureSet, config: Config) -> None:
