@@ -135,7 +135,7 @@ def main_model(config: Config, target: Dataset, run: Run) -> str:
 
 
 def show_examples(config: Config, target: Dataset, model_uri: str) -> None:
-    """Five users, what they bought and what is recommended; or a few pictures and their labels."""
+    """Five users, what they bought and what is recommended."""
     console.print(examples_table(pick_examples(target.storage, target, model_uri, config)))
 
 
