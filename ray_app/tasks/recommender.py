@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ray_app.checkpoint import MANIFEST_FILE, CheckpointError, fetched, read_config, verify
 from ray_app.data.dataset import Dataset
-from ray_app.models.sequence import SequenceModel, SequenceShape
+from ray_app.models.sequence import SequenceModel
+from ray_app.models.transformer import SequenceShape
 from ray_app.schema import Col
 from ray_app.storage import Storage
 from ray_app.train_config import ModelConfig
