@@ -37,6 +37,7 @@ class Col:
     NUM_VALIDATION = "num_validation"
 
     TEXT_HASH = "text_hash"
+    PICTURE_HASH = "picture_hash"
     VECTOR = "vector"
 
     RANK = "rank"
@@ -79,7 +80,10 @@ def sequences_schema(user_type: pa.DataType) -> pa.Schema:
 
 
 def items_schema(item_type: pa.DataType) -> pa.Schema:
-    """One row per item of the vocabulary, in the order of `item_index` (1, 2, 3, ...)."""
+    """One row per item of the vocabulary, in the order of `item_index` (1, 2, 3, ...).
+
+    `image` says where the picture is (`data.picture_places`).
+    """
     return pa.schema(
         [
             pa.field(Col.ITEM_INDEX, pa.int32(), nullable=False),
@@ -90,6 +94,7 @@ def items_schema(item_type: pa.DataType) -> pa.Schema:
             pa.field(Col.BRAND, pa.string()),
             pa.field(Col.CATEGORY, pa.string()),
             pa.field(Col.PRICE, pa.float64()),
+            pa.field(Col.IMAGE, pa.string()),
             pa.field(Col.AVAILABLE_FROM, pa.int64()),
         ]
     )
@@ -100,6 +105,22 @@ def features_schema(dim: int) -> pa.Schema:
     vector = pa.list_(pa.float16(), dim)
     return pa.schema(
         [pa.field(Col.TEXT_HASH, pa.binary(16), nullable=False), pa.field(Col.VECTOR, vector, nullable=False)]
+    )
+
+
+def picture_features_schema(dim: int) -> pa.Schema:
+    """One row per distinct place of a picture: the hash of the place, and that of the picture's bytes.
+
+    Either its vector, which may be missing where another row has it for an equal picture, or why there is none.
+    """
+    return pa.schema(
+        [
+            pa.field(Col.TEXT_HASH, pa.binary(16), nullable=False),
+            pa.field(Col.PICTURE_HASH, pa.binary(16)),
+            pa.field(Col.VECTOR, pa.list_(pa.float16(), dim)),
+            pa.field(Col.REASON, pa.string()),
+            pa.field(Col.RAW, pa.string()),
+        ]
     )
 
 

@@ -11,6 +11,7 @@ from ray_app.data.files import Piece, RawBatch, read_piece
 from ray_app.data.ids import are_integers, as_ids, as_text
 from ray_app.data.layouts import Layout, layout_of
 from ray_app.data.numbers import as_numbers
+from ray_app.data.picture_places import holds_pictures, named_place, row_place
 from ray_app.data.quarantine import Reason, refuse_rows
 from ray_app.data.sources import Source, cut
 from ray_app.data.times import as_times, is_day_first
@@ -41,14 +42,16 @@ class Catalog:
 
 def read_catalog(storage: Storage, sources: Sequence[Source], data: DataConfig) -> Catalog:
     """Read all files; of several rows with one item id the last wins, and the others are duplicates."""
-    names = {ours: theirs for ours, theirs in data.item_columns.model_dump().items() if ours != Col.IMAGE}
+    names = data.item_columns.model_dump()
+    held = [holds_pictures(storage, source, names[Col.IMAGE]) for source in sources]
     tables, refused, integers = [_located(CATALOG_SCHEMA.empty_table(), 0, np.zeros(0, np.int64))], [], []
     layout = layout_of(data.format)
     wanted = list(dict.fromkeys([*names.values(), *layout.flags]))
     unread, day_first = 0, is_day_first(source.day_places for source in sources)
     for piece in (piece for chunk in cut(sources, _ROWS_PER_CHUNK) for piece in chunk):
-        for raw in read_piece(storage, piece, wanted, [names[Col.ITEM]]):
-            table, whole, odd = _parse(raw, piece, names, layout, day_first)
+        unread_names = {names[Col.IMAGE]} if held[piece.source] else set()
+        for raw in read_piece(storage, piece, [name for name in wanted if name not in unread_names], [names[Col.ITEM]]):
+            table, whole, odd = _parse(raw, piece, names, layout, day_first, held=held[piece.source])
             missing = table[Col.ITEM].is_null()
             refused += [_refuse(table.filter(missing), sources, Reason.MISSING_ITEM)]
             refused += [raw.refused] if raw.refused else []
@@ -64,9 +67,12 @@ def read_catalog(storage: Storage, sources: Sequence[Source], data: DataConfig) 
 
 
 def _parse(
-    raw: RawBatch, piece: Piece, names: dict[str, str], layout: Layout, day_first: bool
+    raw: RawBatch, piece: Piece, names: dict[str, str], layout: Layout, day_first: bool, *, held: bool
 ) -> tuple[pa.Table, bool | None, int]:
-    """The rows with our columns; whether their ids are integers; how many prices and dates were not understood."""
+    """The rows with our columns; whether their ids are integers; how many prices and dates were not understood.
+
+    Pictures that a table holds are not read: their place is noted.
+    """
     columns = {ours: raw.column(theirs) for ours, theirs in names.items()}
     ids = as_ids(columns[Col.ITEM], piece.format == "csv")
     price, bad_price = as_numbers(columns[Col.PRICE])
@@ -74,7 +80,10 @@ def _parse(
     texts = [as_text(columns[name]) for name in (Col.TITLE, Col.DESCRIPTION, Col.BRAND)]
     texts.append(_categories(raw, columns[Col.CATEGORY], layout))
     prices, dates = pa.array(price, from_pandas=True), pa.array(since.us, mask=since.missing | since.bad)
-    table = pa.table([ids.text, *texts, prices, dates], schema=CATALOG_SCHEMA)
+    images: list[str | None] = [named_place(image, piece.uri) for image in columns[Col.IMAGE].to_pylist()]
+    if held:
+        images = [row_place(piece.uri, names[Col.IMAGE], row) for row in raw.rows.tolist()]
+    table = pa.table([ids.text, *texts, prices, pa.array(images, pa.string()), dates], schema=CATALOG_SCHEMA)
     return _located(table, piece.source, raw.rows), ids.integers, int(bad_price.sum() + since.bad.sum())
 
 

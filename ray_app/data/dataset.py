@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ray_app.config import fingerprint
 from ray_app.data_config import DataConfig
 from ray_app.errors import DataError
-from ray_app.schema import SCHEMA_VERSION
+from ray_app.schema import SCHEMA_VERSION, Col, items_schema
 from ray_app.storage import FileEntry, Storage, join
 
 MANIFEST = "manifest.json"
@@ -115,12 +115,17 @@ class Dataset:
     uri: str
     manifest: Manifest
     features: str | None = None
-    """The file with the vectors of the items' texts (`content.features`), where content is read."""
+    """The file with the vectors of the items' texts (`content.features`), where texts are read."""
+    picture_features: str | None = None
+    """That with the vectors of their pictures."""
+    labels: tuple[str, ...] = ()
+    """Columns of items whose labels are read."""
 
     @property
     def encoder(self) -> str | None:
-        """What made the vectors of `features`: a hash of the encoder and its settings, which names their folder."""
-        return self.features.split("/")[-2] if self.features else None
+        """What is read of items: hashes of encoders and their settings, which name the folders, and labels."""
+        keys = [uri.split("/")[-2] for uri in (self.features, self.picture_features) if uri]
+        return "+".join([*keys, *self.labels]) or None
 
     @property
     def num_items(self) -> int:
@@ -144,7 +149,12 @@ class Dataset:
 
     def items(self) -> pa.Table:
         """The vocabulary: row i is the item of index i + 1 (`schema.items_schema`)."""
-        return self.storage.read_table(join(self.uri, ITEMS))
+        table = self.storage.read_table(join(self.uri, ITEMS))
+        if Col.IMAGE in table.column_names:
+            return table
+        # Earlier versions left pictures out.
+        table = table.append_column(Col.IMAGE, pa.nulls(len(table), pa.string()))
+        return table.select(items_schema(self.item_type).names)
 
 
 def thinned(dataset: Dataset, share: float) -> Dataset:

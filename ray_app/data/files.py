@@ -153,7 +153,8 @@ def _checked(uri: str, batch: pa.RecordBatch, first_row: int, blob: str | None) 
     refused = refuse(uri, rows[not_text], Reason.BAD_LINE, ["not UTF-8"] * len(not_text)) if not_text else None
     rows = np.delete(rows, not_text)
     if blob in whole.column_names:
-        table = table.append_column(blob, whole[blob].take(pa.array(rows - first_row)))
+        blobs = whole[blob].take(pa.array(rows - first_row))
+        table = table.append_column(blob, blobs) if table.num_columns else pa.table({blob: blobs})
     return RawBatch(table, rows, refused)
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from ray_app import uri as uris
 from ray_app.data.files import Piece, RawBatch, read_piece
 from ray_app.data.passes import QUARANTINE, READ, STAGING
 from ray_app.data.picture_bytes import RefusedPictureError, normal
+from ray_app.data.picture_places import FETCHED_AT_ONCE, picture_file
 from ray_app.data.picture_set import COLUMNS, SCHEMAS, Content, Kind, PartName, PictureFile
 from ray_app.data.picture_sources import PARTS, Named, rows_of, texts_of
 from ray_app.data.picture_split import (
@@ -32,7 +32,6 @@ from ray_app.data.picture_split import (
     UNTRAINED,
 )
 from ray_app.data.quarantine import Reason, refuse, refuse_rows, tally
-from ray_app.errors import StorageError
 from ray_app.picture_config import PicturesConfig, TextsConfig
 from ray_app.schema import Col
 from ray_app.storage import Storage, join
@@ -40,7 +39,6 @@ from ray_app.storage import Storage, join
 PER_CHUNK: dict[Kind, int] = {"pictures": 256, "texts": 8192}
 """Of a task, and of a file."""
 _BYTES_PER_FILE = 64 << 20
-_FETCHED_AT_ONCE = 16
 PART_NAMES: tuple[PartName, ...] = ("train", "validation", "test")
 """In the order of `split`'s numbers."""
 KEY = "key"
@@ -148,34 +146,17 @@ class ReadPictures:
                 if piece.format != "parquet":
                     report.lines[piece.source] = report.lines.get(piece.source, 0) + lines
                 yield from self._rows(raw, piece)
-        with ThreadPoolExecutor(_FETCHED_AT_ONCE) as pool:
-            for start in range(0, len(chunk.named), _FETCHED_AT_ONCE):
-                some = chunk.named[start : start + _FETCHED_AT_ONCE]
-                yield from zip(some, pool.map(self._bytes, some), strict=True)
+        with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
+            for start in range(0, len(chunk.named), FETCHED_AT_ONCE):
+                some = chunk.named[start : start + FETCHED_AT_ONCE]
+                yield from zip(some, pool.map(lambda said: picture_file(self.storage, said.uri), some), strict=True)
 
     def _rows(self, raw: RawBatch, piece: Piece) -> Iterator[tuple[Named, Content | RefusedPictureError]]:
         if isinstance(self.settings, TextsConfig):
             yield from texts_of(raw, piece, self.settings.columns)
             return
         for said, data in rows_of(raw, piece, self.settings.columns):
-            yield said, self._bytes(said, data)
-
-    def _bytes(self, said: Named, data: bytes | None = None) -> bytes | RefusedPictureError:
-        """What is stored; a file that is not there is the picture's fault, and a storage that fails is not."""
-        if data is not None:
-            return data
-        if said.uri is None:
-            return RefusedPictureError(Reason.MISSING_PICTURE, "nothing in its place")
-        try:
-            uris.scheme(said.uri)
-        except StorageError as error:
-            return RefusedPictureError(Reason.UNREADABLE_PATH, str(error))
-        try:
-            return self.storage.read_bytes(said.uri)
-        except StorageError as error:
-            if any(entry.uri == said.uri for entry in self.storage.list_files(said.uri)):
-                raise
-            return RefusedPictureError(Reason.UNREADABLE_PATH, str(error))
+            yield said, picture_file(self.storage, said.uri) if data is None else data
 
     def _kept(self, said: Named, data: Content | RefusedPictureError) -> _Kept:
         part = UNDECIDED if said.part is None else PARTS.get(said.part.strip().lower())

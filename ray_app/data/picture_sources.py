@@ -4,7 +4,6 @@ Where labelled texts are: in tables.
 """
 
 import hashlib
-import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from ray_app import uri as uris
 from ray_app.data.dataset import SourceRecord
 from ray_app.data.files import Piece, RawBatch, format_of
 from ray_app.data.ids import as_ids, as_text
+from ray_app.data.picture_places import bytes_and_path, resolved
 from ray_app.data.raw_files import RawFile, find_sources
 from ray_app.data.split import TEST, TRAIN, VALIDATION
 from ray_app.data_config import DataConfig
@@ -105,9 +105,9 @@ def rows_of(raw: RawBatch, piece: Piece, columns: PictureColumns) -> Iterator[tu
     """Every row of a table, with the bytes of its picture where it holds them."""
     images = raw.column(columns.image).to_pylist()
     for said, image in zip(_said(raw, piece, columns), images, strict=True):
-        data, path = _bytes_and_path(image)
+        data, path = bytes_and_path(image)
         place = f"{piece.uri}#{said.row}"
-        uri = place if data else _resolved(path, piece.uri) if path else None
+        uri = place if data else resolved(path, piece.uri) if path else None
         yield said._replace(uri=uri, key=said.key or path or place), data
 
 
@@ -153,20 +153,3 @@ def _part_of_file(uri: str) -> str | None:
     *_, folder, name = ("", *uri.split("/"))
     stem = _SHARD.sub("", name.partition(".")[0])
     return next((place for place in (stem, folder) if place.lower() in PARTS), None)
-
-
-def _bytes_and_path(image: object) -> tuple[bytes | None, str | None]:
-    """What a cell holds: bytes, a path, or both in a struct, as the datasets of Hugging Face have it."""
-    if isinstance(image, dict):
-        data, path = image.get("bytes"), image.get("path")
-    else:
-        data, path = (image, None) if isinstance(image, bytes) else (None, image)
-    return data or None, path.strip() or None if isinstance(path, str) else None
-
-
-def _resolved(path: str, table: str) -> str:
-    """A path beside the table that names it; what is absolute or a URI stays."""
-    if "://" in path or path.startswith("/"):
-        return path
-    root, slashes, rest = table.rpartition("://")
-    return root + slashes + posixpath.normpath(posixpath.join(posixpath.dirname(rest), path))

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from ray_app.data.files import Piece, open_parquet, read_piece
+from ray_app.data.files import Piece, read_piece
 from ray_app.data.picture_passes import PER_CHUNK, PictureChunk
+from ray_app.data.picture_places import holds_pictures
 from ray_app.data.picture_set import Kind
 from ray_app.data.picture_sources import Named, Sources, rows_of
 from ray_app.data.quarantine import Reason, refuse
@@ -61,12 +62,7 @@ def _is_whole(storage: Storage, table: Source, columns: PictureColumns | TextCol
     """Whether a table holds what is read, and not only the names of files."""
     if isinstance(columns, TextColumns):
         return True
-    column = columns.image
-    if table.format != "parquet" or column not in table.columns:
-        return False
-    with open_parquet(storage, table.entry.uri) as file:
-        kind = file.schema_arrow.field(column).type
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_struct(kind))
+    return holds_pictures(storage, table, columns.image)
 
 
 def _names(storage: Storage, piece: Piece, columns: PictureColumns, plan: Plan, refused: list[pa.Table]) -> list[Named]:

@@ -41,6 +41,24 @@ def test_columns_of_any_type_become_text_numbers_and_times(tmp_path: Path):
     assert (catalog.integers, catalog.unread, catalog.rows_in) == (True, 2, 2)
 
 
+def test_pictures_have_a_place_and_are_not_read(tmp_path: Path):
+    """A path beside the file that names it, of several the first; where a file holds pictures, the row of each."""
+    paths = [["a.jpg", "b.jpg"], [], None, ["s3://shop/c.jpg"]]
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"item_id": f"a{n}", "image": p}) + "\n" for n, p in enumerate(paths))
+    )
+    (tmp_path / "b.csv").write_text("item_id,image\nb0,../d.jpg\nb1,\nb2,/e.jpg\n")
+    held = tmp_path / "c.parquet"
+    pq.write_table(pa.table({"item_id": ["c0", "c1"], "image": [b"bytes", None]}), held)
+    pq.write_table(pa.table({"item_id": ["d0"], "image": ["f.jpg"]}), tmp_path / "d.parquet")
+    table = read(*(tmp_path / name for name in ("a.jsonl", "b.csv", "c.parquet", "d.parquet"))).table
+    assert dict(zip(*(table[name].to_pylist() for name in (Col.ITEM, Col.IMAGE)), strict=True)) == {
+        **{"a0": f"{tmp_path}/a.jpg", "a1": None, "a2": None, "a3": "s3://shop/c.jpg"},
+        **{"b0": f"{tmp_path.parent}/d.jpg", "b1": None, "b2": "/e.jpg"},
+        **{"c0": f"{held}#image[0]", "c1": f"{held}#image[1]", "d0": f"{tmp_path}/f.jpg"},
+    }
+
+
 def test_of_several_rows_for_an_item_the_last_wins(tmp_path: Path):
     (tmp_path / "a.csv").write_text('item_id,title\nx,"old, x"\n,nameless\ny,why\nbad,line,here\n')
     (tmp_path / "b.jsonl").write_text("".join(json.dumps({"item_id": i, "title": t}) + "\n" for i, t in ("xX", "zZ")))

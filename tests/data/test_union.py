@@ -14,8 +14,8 @@ from ray_app.data.sequences import Histories
 from ray_app.data.union import Shift, shifted, unite
 from ray_app.data_config import DataConfig
 from ray_app.errors import DataError
-from ray_app.schema import sequences_schema
-from ray_app.storage import Storage
+from ray_app.schema import items_schema, sequences_schema
+from ray_app.storage import Storage, join
 from ray_app.train_config import TrainConfig
 
 
@@ -67,3 +67,11 @@ def test_users_keep_their_histories_and_small_sources_are_heard(tmp_path: Path):
     assert unite("shop", [small], 2.0, TrainConfig()) is small
     with pytest.raises(DataError, match="split in different ways"):
         unite("shop", [small, log(tmp_path, "other", 5, "temporal")], 2.0, TrainConfig())
+
+
+def test_a_source_of_an_earlier_version_has_no_pictures(tmp_path: Path):
+    """Its items had no such column, and could not stand beside others."""
+    old, new = log(tmp_path, "old", 5), log(tmp_path, "new", 6)
+    old.storage.write_table(join(old.uri, "items.parquet"), old.items().drop_columns(["image"]))
+    assert old.items().schema.names == new.items().schema.names == items_schema(pa.int64()).names
+    assert unite("shop", [old, new], 1.0, TrainConfig()).items()["image"].null_count == 12
