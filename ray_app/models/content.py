@@ -1,10 +1,12 @@
-"""Item vectors from content: a projection of the vectors that a frozen encoder made of items' texts.
+"""Item vectors from content: a projection of the vectors that a frozen encoder made of items' texts, or pictures.
 
-The projection begins at the principal directions of the catalogue's texts, halfway whitened: what all texts of a shop
+The projection begins at the principal directions of the catalogue's vectors, halfway whitened: what all texts of a shop
 have in common says nothing of any of them, and a few directions would else drown the rest. Held there by the schedule
 (`backbone.content` frozen), it leaves to training a small difference between an item and its content, so that an item
 without training stands where its content says ("Let It Go?": arXiv 2507.19473).
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +38,25 @@ class ContentProjection(nn.Module):
 
     def forward(self, content: Tensor) -> Tensor:
         """`[..., content_dim]` to `[..., dim]`; zeros (no content) to zeros."""
-        known = content.any(-1, keepdim=True)
-        projected: Tensor = self.project((content.to(self.center.dtype) - self.center) * known)
+        projected: Tensor = self.project(self._centered(content))
         return projected
 
+    def directions(self, content: Tensor) -> Tensor:
+        """Content vectors as compared with each other: from the centre, of length 1; zeros stay zeros."""
+        return functional.normalize(self._centered(content), dim=-1)
+
+    def _centered(self, content: Tensor) -> Tensor:
+        return (content.to(self.center.dtype) - self.center) * content.any(-1, keepdim=True)
+
     @torch.no_grad()
-    def fit(self, content: Tensor) -> None:
-        """Begin at the principal directions of a catalogue's vectors `[items, content_dim]`, zeros passed over."""
+    def fit(self, content: Tensor, norm: float = NORM, *, backward: bool = False) -> None:
+        """Begin at the principal directions of a catalogue's vectors `[items, content_dim]`, zeros passed over.
+
+        Args:
+            content: the vectors.
+            norm: of what it makes of them, in the mean of squares.
+            backward: put the strongest directions last, where another projection has its weakest.
+        """
         sample = content[:: -(-len(content) // FITTED_ON)]
         sample = sample[sample.any(1)].double()
         self.center.copy_(sample.mean(0))
@@ -52,11 +66,14 @@ class ContentProjection(nn.Module):
         variances, directions = variances.flip(0)[:kept], directions.flip(1)[:, :kept]
         halfway = directions * variances.pow(-0.25)  # variances become their square roots
         self.project.weight.zero_()
-        self.project.weight[:kept] = (halfway * (NORM / variances.sqrt().sum().sqrt())).T
+        self.project.weight[:kept] = (halfway * (norm / variances.sqrt().sum().sqrt())).T
+        if backward:
+            self.project.weight.copy_(self.project.weight.flip(0))
 
+    @staticmethod
     @torch.no_grad()
     def borrowed(
-        self, content: Tensor, known: Tensor, own: Tensor, bias: Tensor, length: float
+        asking: Iterable[Tensor], known: Tensor, own: Tensor, bias: Tensor, length: float
     ) -> tuple[Tensor, Tensor]:
         """What ids would add to items that have none, from the known items most like them: vectors and biases.
 
@@ -64,19 +81,17 @@ class ContentProjection(nn.Module):
         borrows the direction in which like items were moved, at the length that is usual for them.
 
         Args:
-            content: of the items, `[items, content_dim]`.
-            known: content of items that were trained, `[known, content_dim]`.
+            asking: directions of the items, some at a time, `[some, directions]`; zeros where nothing is known.
+            known: directions of items that were trained, `[known, directions]`.
             own: what their ids add, `[known, dim]`.
             bias: theirs, `[known]`.
             length: of what is lent, by what is usual.
         """
-        directions = functional.normalize(known.to(self.center.dtype) - self.center, dim=1)
         usual = length * own.norm(dim=1).mean()
         vectors, biases = [own[:0]], [bias[:0]]
-        for some in torch.split(content, ROWS):
+        for some in asking:
             described = some.any(1, keepdim=True)
-            cosines = functional.normalize(some.to(self.center.dtype) - self.center, dim=1) @ directions.T
-            nearest, place = cosines.topk(min(NEIGHBORS, len(known)), dim=1)
+            nearest, place = (some @ known.T).topk(min(NEIGHBORS, len(known)), dim=1)
             weights = torch.softmax(SHARPNESS * nearest, dim=1)
             mixed = functional.normalize((weights.unsqueeze(-1) * own[place]).sum(1), dim=1)
             vectors.append(mixed * usual * described)

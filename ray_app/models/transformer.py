@@ -22,9 +22,13 @@ class SequenceShape:
     repeats: bool = False
     """Whether buying again is scored outright."""
     content_dim: int = 0
-    """Of content vectors; 0 where an item is its id alone."""
+    """Of vectors of texts; 0 where there are none."""
     delta_norm: float | None = None
     """Bound on the norm of what an item's id adds to its content."""
+    picture_dim: int = 0
+    """Of vectors of pictures; 0 where there are none."""
+    labels: bool = False
+    """Whether an item is its labels, too."""
 
 
 class Block(nn.Module):
@@ -79,12 +83,12 @@ class Block(nn.Module):
 class Backbone(nn.Module):
     """Reads item vectors, gives one vector per position: what will be wanted next."""
 
-    at_input = ("content",)
-    """Makes the vectors that are read, though it was registered last (see `blocks_of`)."""
+    at_input = ("content", "content_image", "labels")
+    """Make the vectors that are read, though they were registered last (see `blocks_of`)."""
     dropout_when_frozen = True
     """Frozen, it is still what the head's vectors of new items learn through: dropout keeps them from overfitting."""
 
-    def __init__(self, shape: SequenceShape, num_known: int, dropout: float) -> None:
+    def __init__(self, shape: SequenceShape, num_known: int, dropout: float, known_labels: int = 0) -> None:
         super().__init__()
         self.dropout = dropout
         self.items = nn.Embedding(num_known, shape.dim)
@@ -92,6 +96,8 @@ class Backbone(nn.Module):
         self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.num_layers))
         self.norm = nn.LayerNorm(shape.dim)
         self.content = ContentProjection(shape.content_dim, shape.dim) if shape.content_dim else None
+        self.content_image = ContentProjection(shape.picture_dim, shape.dim) if shape.picture_dim else None
+        self.labels = nn.Embedding(known_labels, shape.dim) if shape.labels else None
 
     def forward(self, vectors: Tensor, last: Tensor | None = None) -> Tensor:
         """`[batch, history, dim]` to the same; position t depends on positions up to t alone.

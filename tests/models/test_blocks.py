@@ -9,7 +9,7 @@ from torch import nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, T5Config, T5EncoderModel
 
 from ray_app.models.blocks import blocks_of
-from ray_app.models.sequence import SequenceModel, SequenceShape
+from ray_app.models.sequence import LabelRows, SequenceModel, SequenceShape
 
 
 def places(backbone: nn.Module) -> list[set[str]]:
@@ -69,11 +69,13 @@ def test_tied_parameters_are_named_once() -> None:
 
 
 def test_the_sequence_model_reads_content_at_its_input() -> None:
-    shape = SequenceShape(8, 2, 1, 8, 5, content_dim=4)
-    backbone = SequenceModel(shape, torch.arange(6), 4, content=torch.randn(6, 4)).backbone
+    shape = SequenceShape(8, 2, 1, 8, 5, content_dim=4, picture_dim=3, labels=True)
+    labels = LabelRows(torch.zeros(6, 1, dtype=torch.int64), 2, 0)
+    content = {"content": torch.randn(6, 4), "pictures": torch.randn(6, 3), "labels": labels}
+    backbone = SequenceModel(shape, torch.arange(6), 4, **content).backbone
     found = places(backbone)
     assert found == [
-        {"items.weight", "positions.weight", "content.project"},
+        {"items.weight", "positions.weight", "content.project", "content_image.project", "labels.weight"},
         {"blocks.0"},
         {"blocks.1", "norm.weight", "norm.bias"},
     ]

@@ -10,7 +10,7 @@ from torch.nn import functional
 from ray_app.models.content import NORM
 from ray_app.models.losses import sampled_softmax_loss, softmax_loss, without_targets
 from ray_app.models.repeats import GAIN, HALF_LIVES, had, last_places
-from ray_app.models.sequence import SequenceModel, SequenceShape
+from ray_app.models.sequence import LabelRows, SequenceModel, SequenceShape
 
 SHAPE = SequenceShape(dim=16, num_layers=2, num_heads=2, feedforward_dim=32, max_history_len=8, repeats=True)
 
@@ -172,6 +172,93 @@ def with_content(id_dropout: float = 0.0, delta_norm: float | None = None, repea
     return model
 
 
+LABELS = torch.tensor([[n % 3, 3 + n % 2, 6] if n % 4 else [5, 6, 6] for n in range(12)])
+"""Of twelve items; the backbone knows the first two, the sixth stands for none."""
+
+
+def with_all(parts: str = "content pictures labels", repeats: bool = False) -> SequenceModel:
+    """As `with_content`, with pictures of other items and with labels."""
+    torch.manual_seed(1)
+    content, pictures = functional.normalize(torch.randn(12, 20), dim=1), torch.randn(12, 24)
+    content[2], pictures[:2] = 0, 0
+    given = {"content": content, "pictures": pictures, "labels": LabelRows(LABELS, 2, 4)}
+    given = {name: value for name, value in given.items() if name in parts}
+    dims = {"content_dim": 20 if "content" in given else 0, "picture_dim": 24 if "pictures" in given else 0}
+    shape = replace(SHAPE, repeats=repeats, labels="labels" in given, **dims)
+    model = SequenceModel(shape, torch.randperm(12), 5, **given)
+    model.fit_content()
+    tables = (model.backbone.items, model.head.items, model.backbone.labels, model.head.labels)
+    for table in (table for table in tables if table is not None):
+        torch.nn.init.normal_(table.weight)
+    return model.eval()
+
+
+def test_an_item_is_the_sum_of_all_that_is_known_of_it() -> None:
+    model = with_all()
+    labels = torch.cat([model.backbone.labels.weight, model.head.labels.weight, torch.zeros(1, 16)])[LABELS].sum(1)
+    texts, pictures = (
+        project.project((vectors.float() - project.center) * vectors.any(1, keepdim=True))
+        for project, vectors in (
+            (model.backbone.content, model.content),
+            (model.backbone.content_image, model.content_image),
+        )
+    )
+    expected = texts + pictures + labels + model.own_table()
+    torch.testing.assert_close(model.table(), expected)
+    torch.testing.assert_close(
+        model.vectors(torch.tensor([[1, 5], [12, 3]])), expected[torch.tensor([[0, 4], [11, 2]])]
+    )
+    assert all(name.startswith(("backbone.", "head.")) for name, _ in model.named_parameters())
+
+
+def test_two_projections_are_together_as_long_as_one_and_share_their_strongest_places_with_weak_ones() -> None:
+    model = with_all("content pictures")
+    texts, pictures = (
+        part.project.weight.norm(dim=1) for part in (model.backbone.content, model.backbone.content_image)
+    )
+    known = (model.content.any(1) & model.content_image.any(1)).nonzero().flatten()
+    lengths = [
+        project(vectors[known]).pow(2).sum(1).mean()
+        for project, vectors in (
+            (model.backbone.content, model.content),
+            (model.backbone.content_image, model.content_image),
+        )
+    ]
+    assert sum(lengths).sqrt().item() == pytest.approx(NORM, rel=0.2)
+    assert texts[:3].min() > texts[-3:].max()
+    assert pictures[:3].max() < pictures[-3:].min()
+
+
+@pytest.mark.parametrize("parts", ["content pictures labels", "pictures", "labels"])
+def test_a_model_of_any_parts_is_flattened_and_introduces_items(parts: str) -> None:
+    model = with_all(parts, repeats=True)
+    histories, lengths = torch.tensor([[3, 7, 3], [12, 0, 0]]), torch.tensor([3, 1])
+    with torch.no_grad():
+        torch.testing.assert_close(model.flattened().scores(histories, lengths), model.scores(histories, lengths))
+    rows = model.row_of_item - model.num_known
+    item = next(n + 1 for n in range(12) if rows[n] >= 0 and model.directions(*model._described(slice(n, n + 1))).any())
+    model.head.items.weight.data[rows[item - 1]] = 100
+    model.introduce(torch.tensor([item]))
+    lent = model.own_table()
+    others = [n for n in range(12) if n + 1 != item]
+    assert lent[item - 1].norm().item() == pytest.approx(lent[others].norm(dim=1).mean().item(), rel=1e-4)
+
+
+def test_items_are_compared_by_all_parts_that_they_have() -> None:
+    model = with_all()
+    model.backbone.content.center.zero_()
+    model.backbone.content_image.center.zero_()
+    found = model.directions(*model._described(slice(None)))
+    labels = functional.normalize(model._label_vectors(LABELS), dim=1)
+    expected = functional.cosine_similarity(model.content[3].float(), model.content[4].float(), dim=0)
+    expected = expected + functional.cosine_similarity(
+        model.content_image[3].float(), model.content_image[4].float(), dim=0
+    )
+    expected = (expected + labels[3] @ labels[4]) / 3
+    assert (found[3] @ found[4]).item() == pytest.approx(expected.item(), abs=1e-3)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(12))
+
+
 def test_an_item_is_its_content_and_what_its_id_adds() -> None:
     model = with_content().eval()
     assert model.content is not None
@@ -197,6 +284,13 @@ def test_a_bound_holds_what_ids_add() -> None:
     added = model.table() - model.content_vectors(model.content)
     assert added.norm(dim=1).max().item() == pytest.approx(0.25, rel=1e-3)
     torch.testing.assert_close(functional.cosine_similarity(added, model.own_table()), torch.ones(12))
+
+
+def test_ids_may_be_left_out() -> None:
+    model = with_content(delta_norm=0).eval()
+    model.head.items.weight.data[0] = 0
+    torch.testing.assert_close(model.table(), model.content_vectors(model.content))
+    assert not model.borrowed(model.content)[0].any()
 
 
 def test_id_dropout_leaves_content_alone_in_training_only() -> None:
