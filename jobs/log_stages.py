@@ -36,12 +36,17 @@ def target_dataset(config: Config) -> Dataset:
 
 
 def described(config: Config, dataset: Dataset) -> Dataset:
-    """The dataset with the content vectors of its items, where content is configured."""
+    """The dataset with what is read of its items, where content is configured."""
     if config.content is None:
         return dataset
+    noted = len(dataset.manifest.notes)
     with bars("content") as progress:
         dataset = with_content(dataset, config.content, config.train, progress)
-    say("content", f"texts of {dataset.num_items:,} items in", str(dataset.features))
+    read = {"texts": dataset.features, "pictures": dataset.picture_features}
+    for what, uri in ((what, uri) for what, uri in read.items() if uri):
+        say("content", f"{what} of {dataset.num_items:,} items in", uri)
+    for note in dataset.manifest.notes[noted:]:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
     return dataset
 
 

@@ -36,7 +36,7 @@ def main(config: Config) -> None:
         columns = (TextColumn(f"{role}: {{task.description}}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
             dataset = prepare(storage, config.name, data, progress)
-            with_content(dataset, config.content, config.train, progress)
+            dataset = with_content(dataset, config.content, config.train, progress)
         console.print(summary(role, dataset))
         for note in dataset.manifest.notes:
             console.print(f"note: {note}", highlight=False)

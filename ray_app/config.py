@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 
-from ray_app.data_config import ContentConfig, DataConfig, Positive
+from ray_app.content_config import ContentConfig
+from ray_app.data_config import DataConfig, Positive
 from ray_app.errors import ConfigError
 from ray_app.faults import describe
 from ray_app.picture_config import AugmentConfig, ChooseConfig, ClassifierConfig, PicturesConfig, TextsConfig

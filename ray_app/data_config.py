@@ -96,12 +96,3 @@ class DataConfig(Section):
     """More events of one user than this in one part of the split are a robot's: the oldest are quarantined."""
     max_quarantined_fraction: Fraction = 0.05
     split: SplitConfig = SplitConfig()
-
-
-class ContentConfig(Section):
-    """What is known of an item besides its id, as vectors of a pretrained encoder."""
-
-    text: Annotated[str, Field(pattern=r"^hf:.+")]
-    """Encoder of title, description, brand and category: `hf:` and a folder, an s3:// folder, or an id of the hub."""
-    max_tokens: Positive = 128
-    """Of a longer text the beginning is read."""

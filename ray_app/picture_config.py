@@ -14,6 +14,12 @@ PRETRAINED = "pretrained"
 """Weights that the library of a backbone offers."""
 
 
+def check_weights(backbone: str, weights: str | None) -> None:
+    """Refuse a file of weights beside an encoder that brings its own."""
+    if backbone.startswith("hf:") and weights not in (None, PRETRAINED):
+        raise ValueError("weights of an hf: backbone are those in its folder: `pretrained`, or unset for random ones")
+
+
 class LabelColumns(Section):
     """The retailer's name for each of our columns. All but `label` are read when the file has them."""
 
@@ -127,10 +133,7 @@ class ClassifierConfig(Section):
 
     @model_validator(mode="after")
     def _encoders_bring_their_weights(self) -> Self:
-        if self.backbone.startswith("hf:") and self.weights not in (None, "pretrained"):
-            raise ValueError(
-                "weights of an hf: backbone are those in its folder: `pretrained`, or unset for random ones"
-            )
+        check_weights(self.backbone, self.weights)
         return self
 
     @model_validator(mode="after")

@@ -101,6 +101,12 @@ def written(tmp_path: Path, text: str) -> Path:
         ("schedule: {ema: 1}", "schedule.ema: 1 given; should be less than 1"),
         ("schedule: {wise: [0.5, 2]}", "schedule.wise.1: 2 given; should be less than or equal to 1"),
         ("pretrain: {schedule: {wise: [0.5]}}", "pretrain.schedule: wise goes back toward pretrained weights"),
+        ("content: {}", "content: content needs text, image or labels, at least one of them"),
+        ("content: {max_tokens: 8}", "content: content needs text, image or labels, at least one of them"),
+        ("content: {image: resnet18}", "content.image: 'resnet18' given; should match pattern"),
+        ("content: {labels: [color]}", "content.labels.0: 'color' given; should be 'brand', 'category' or 'price'"),
+        ("content: {labels: [brand, brand]}", "content: labels: each column once, and not brand, brand"),
+        ("content: {image: hf:x, image_weights: w.safetensors}", "content: weights of an hf: backbone are those in"),
         (
             "schedule: {phases: [{name: a, epochs: 1, groups: [{match: a, depth: [0.7, 0.3]}]}]}",
             "schedule.phases.0.groups.0.depth: [0.7, 0.3] given; depth goes up, from 0 ",

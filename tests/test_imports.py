@@ -14,8 +14,8 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = "ray_app"
 FLOORS = (
     (
-        *("config", "config_help", "data_config", "errors", "faults", "picture_config", "schedule", "schema"),
-        *("serve_config", "train_config", "tune_config", "uri"),
+        *("config", "config_help", "content_config", "data_config", "errors", "faults", "picture_config"),
+        *("schedule", "schema", "serve_config", "train_config", "tune_config", "uri"),
         "yaml_tree",
     ),
     ("storage", "local_files", "s3_errors", "s3_files"),

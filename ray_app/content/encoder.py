@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ray_app.config import fingerprint
-from ray_app.content.model_folder import absolute, hashes_of, model_folder
-from ray_app.data_config import ContentConfig
+from ray_app.content.model_folder import hashes_of, model_folder
+from ray_app.content_config import ContentConfig
 from ray_app.errors import ConfigError, DataError
 from ray_app.models.texts import Pooling, pooled, stated_pooling
 from ray_app.storage import Storage
@@ -67,12 +67,8 @@ class TextEncoder:
 
 def encoder_folder(storage: Storage, content: ContentConfig) -> AbstractContextManager[Path]:
     """The files of the configured encoder in a local folder; raises as `model_folder`."""
+    assert content.text is not None
     return model_folder(storage, content.text, "content.text")
-
-
-def settled(content: ContentConfig) -> ContentConfig:
-    """With an absolute path where the encoder is a local folder: actors have a working directory of their own."""
-    return content.model_copy(update={"text": absolute(content.text)})
 
 
 def encoder_key(folder: Path, max_tokens: int) -> str:

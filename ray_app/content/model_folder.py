@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ray_app.checkpoint import fetched
 from ray_app.errors import ConfigError
+from ray_app.picture_config import PRETRAINED
 from ray_app.storage import Storage
 from ray_app.uri import scheme
 
@@ -38,6 +39,13 @@ def absolute(name: str) -> str:
     """With an absolute path where `hf:NAME` is a local folder: other processes have another working directory."""
     path = Path(name.removeprefix(HF))
     return f"{HF}{path.resolve()}" if name.startswith(HF) and path.is_dir() else name
+
+
+def absolute_weights(weights: str | None) -> str | None:
+    """The same where weights are a local file, or a folder of ours."""
+    if weights in (None, PRETRAINED) or scheme(str(weights)) != "file":
+        return weights
+    return str(Path(str(weights)).resolve())
 
 
 def described_in(folder: Path) -> Iterator[Path]:

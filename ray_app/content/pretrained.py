@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ray_app.checkpoint import CheckpointError
 from ray_app.config import Config, fingerprint
-from ray_app.content.model_folder import HF, absolute, hashes_of, model_folder
+from ray_app.content.model_folder import HF, absolute, absolute_weights, hashes_of, model_folder
 from ray_app.data.picture_set import Kind
 from ray_app.data.pixels import Views
 from ray_app.data.tokens import Tokens
@@ -24,7 +24,6 @@ from ray_app.models.encoders import build_encoder
 from ray_app.models.texts import example_tokens
 from ray_app.picture_config import PRETRAINED, ClassifierConfig
 from ray_app.storage import Storage, join
-from ray_app.uri import scheme
 
 Module = TypeVar("Module", bound=nn.Module)
 MODEL_FILE = "model.safetensors"
@@ -76,11 +75,8 @@ def settled(config: Config) -> Config:
     classifier = config.classifier
     if classifier is None:
         return config
-    weights = classifier.weights
-    if weights not in (None, PRETRAINED) and scheme(str(weights)) == "file":
-        weights = str(Path(str(weights)).resolve())
-    changed = classifier.model_copy(update={"backbone": absolute(classifier.backbone), "weights": weights})
-    return config.model_copy(update={"classifier": changed})
+    changes = {"backbone": absolute(classifier.backbone), "weights": absolute_weights(classifier.weights)}
+    return config.model_copy(update={"classifier": classifier.model_copy(update=changes)})
 
 
 def hf_folder(config: ClassifierConfig, storage: Storage) -> AbstractContextManager[Path | None]:

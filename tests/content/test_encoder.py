@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ray_app.config import StorageConfig
-from ray_app.content.encoder import TextEncoder, encoder_folder, encoder_key, load_encoder, settled
-from ray_app.data_config import ContentConfig
+from ray_app.content.encoder import TextEncoder, encoder_folder, encoder_key, load_encoder
+from ray_app.content_config import ContentConfig
 from ray_app.errors import ConfigError, DataError
 from ray_app.storage import Storage
 
@@ -66,11 +66,3 @@ def test_what_is_neither_folder_nor_hub_id_is_named(monkeypatch: pytest.MonkeyPa
         encoder_folder(storage, ContentConfig(text="hf:no/such/folder")),
     ):
         pass
-
-
-def test_a_relative_folder_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "encoder").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert settled(ContentConfig(text="hf:encoder")).text == f"hf:{tmp_path}/encoder"
-    hub = ContentConfig(text="hf:sentence-transformers/all-MiniLM-L6-v2")
-    assert settled(hub) == hub

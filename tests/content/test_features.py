@@ -9,11 +9,13 @@ import pytest
 from ray_app.config import StorageConfig
 from ray_app.content import features
 from ray_app.content.encoder import TextEncoder
-from ray_app.content.features import VECTORS, with_content
+from ray_app.content.encoding import VECTORS
+from ray_app.content.features import settled, with_content
 from ray_app.content.vectors import item_content, text_hash
+from ray_app.content_config import ContentConfig
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
-from ray_app.data_config import ContentConfig, DataConfig
+from ray_app.data_config import DataConfig
 from ray_app.errors import DataError
 from ray_app.storage import Storage, join
 from ray_app.train_config import TrainConfig
@@ -58,7 +60,9 @@ def test_only_what_is_missing_is_encoded(minilm: Path, tmp_path: Path, monkeypat
     assert first.features is not None
     asked: list[set[bytes]] = []
     encode = features._encode
-    monkeypatch.setattr(features, "_encode", lambda *args: asked.append(set(args[2])) or encode(*args))
+    monkeypatch.setattr(
+        features, "_encode", lambda *args: asked.append({text_hash(text) for text in args[2]}) or encode(*args)
+    )
     assert with_content(plain, content, train) == first
     assert asked == []
 
@@ -78,6 +82,19 @@ def test_only_what_is_missing_is_encoded(minilm: Path, tmp_path: Path, monkeypat
     assert not np.array_equal(old[4], new[4])
 
 
-def test_a_catalogue_without_texts_is_refused(minilm: Path, tmp_path: Path):
-    with pytest.raises(DataError, match=r"no item has a title.* look at data.items"):
-        with_content(dataset_of(tmp_path, [None] * 5), ContentConfig(text=f"hf:{minilm}"), TrainConfig())
+def test_a_catalogue_without_what_is_to_be_read_is_refused(minilm: Path, tmp_path: Path):
+    nothing = dataset_of(tmp_path, [None] * 5)
+    with pytest.raises(DataError, match=r"no item has a title.* look at data.items.* leave content.text out"):
+        with_content(nothing, ContentConfig(text=f"hf:{minilm}"), TrainConfig())
+    with pytest.raises(DataError, match=r"no item has a brand or price; look at data.items"):
+        with_content(nothing, ContentConfig(labels=("brand", "price")), TrainConfig())
+
+
+def test_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "encoder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    found = settled(ContentConfig(text="hf:encoder", image="timm:any", image_weights="encoder/w.safetensors"))
+    assert (found.text, found.image) == (f"hf:{tmp_path}/encoder", "timm:any")
+    assert found.image_weights == f"{tmp_path}/encoder/w.safetensors"
+    hub = ContentConfig(text="hf:sentence-transformers/all-MiniLM-L6-v2", image="hf:encoder")
+    assert settled(hub) == hub.model_copy(update={"image": f"hf:{tmp_path}/encoder"})
