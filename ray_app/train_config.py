@@ -25,8 +25,9 @@ class ModelConfig(Section):
     """Add what the history itself says to every score: for groceries and other logs where orders repeat."""
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """How often an item is trained by its content alone, as an item without training is served (content)."""
-    delta_norm: Annotated[float, Field(gt=0)] | None = None
-    """Bound on what an item's id adds to its content, whose vectors have a norm of about 0.5; unset: none (content)."""
+    delta_norm: Annotated[float, Field(ge=0)] | None = None
+    """Bound on what an item's id adds to its content, whose vectors have a norm of about 0.5; 0: items have no vectors
+    of their ids; unset: none (content)."""
     lent_length: Annotated[float, Field(ge=0)] = 1.0
     """How long, by what is usual, the vectors are that like items lend to an item without training: at 1.25 new items
     are recommended more often, and others less (content)."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ray_app.config import Config
-from ray_app.content.vectors import item_content
+from ray_app.content.vectors import item_content, item_pictures
 from ray_app.data.batches import Batch, pad_histories
 from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import Histories, LongArray, Part, Ragged
@@ -145,7 +145,7 @@ def _trained_items(model: SequenceModel, train_counts: Tensor | None, device: to
 
     To learn that they are not wanted would teach what items like them are worth. None: all may.
     """
-    if model.content is None or train_counts is None or bool(train_counts.all()):
+    if not model.is_described or train_counts is None or bool(train_counts.all()):
         return None
     return train_counts.to(device) > 0
 
@@ -224,7 +224,8 @@ def build_task(
         )
     items = dataset.items()
     check_encoder(pretrained, dataset)
-    model, reference = build_model(config.model, items, config.train.seed, pretrained, item_content(dataset))
+    content = (item_content(dataset), item_pictures(dataset), dataset.labels)
+    model, reference = build_model(config.model, items, config.train.seed, pretrained, *content)
     return RecommendTask(
         model,
         reference,

@@ -1,6 +1,7 @@
 """A trained recommender: the model and its catalogue, read from a checkpoint or begun for a new catalogue."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ray_app.checkpoint import MANIFEST_FILE, CheckpointError, fetched, read_config, verify
+from ray_app.content.labels import label_names, label_rows, rows_by_name
 from ray_app.data.dataset import Dataset
-from ray_app.models.sequence import SequenceModel
+from ray_app.models.sequence import LabelRows, SequenceModel
 from ray_app.models.transformer import SequenceShape
 from ray_app.schema import Col
 from ray_app.storage import Storage
@@ -32,10 +34,10 @@ class TrainedModel:
     model: SequenceModel
     items: pa.Table
     encoder: str | None = None
-    """What made the content vectors (`Dataset.encoder`)."""
+    """What is read of items (`Dataset.encoder`)."""
 
 
-def shape_of(config: ModelConfig, content_dim: int = 0) -> SequenceShape:
+def shape_of(config: ModelConfig, content_dim: int = 0, picture_dim: int = 0, *, labels: bool = False) -> SequenceShape:
     """The sizes that fix the model's parameters."""
     return SequenceShape(
         config.dim,
@@ -45,7 +47,9 @@ def shape_of(config: ModelConfig, content_dim: int = 0) -> SequenceShape:
         config.max_history_len,
         config.repeats,
         content_dim,
-        config.delta_norm if content_dim else None,
+        config.delta_norm if content_dim or picture_dim or labels else None,
+        picture_dim,
+        labels,
     )
 
 
@@ -60,18 +64,36 @@ def load_model(folder: Path) -> TrainedModel:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: has no {name}, so it is not the published result of a run")
     tensors = load_file(folder / MODEL_FILE)
-    rows = tensors.get("row_of_item", torch.empty(0, dtype=torch.int64))
-    known = tensors.get("backbone.items.weight", torch.empty(0, config.dim))
-    model = _new_model(config, rows, len(known), tensors.get("content"))
+    model = _made_for(tensors, config)
     _check_same(model.state_dict(), tensors, folder)
     model.load_state_dict(tensors)
     return TrainedModel(model.eval(), pq.read_table(folder / ITEMS_FILE), _encoder(folder))
 
 
-def _new_model(config: ModelConfig, row_of_item: Tensor, num_known: int, content: Tensor | None) -> SequenceModel:
-    shape = shape_of(config, 0 if content is None else content.shape[1])
-    settings = (config.dropout, content, config.id_dropout, config.lent_length)
+def _made_for(tensors: dict[str, Tensor], config: ModelConfig) -> SequenceModel:
+    """A model that has the sizes of these tensors."""
+    rows = tensors.get("row_of_item", torch.empty(0, dtype=torch.int64))
+    tables = ("backbone.items", "backbone.labels", "head.labels")
+    num_known, *num_labels = (len(tensors.get(f"{name}.weight", ())) for name in tables)
+    labels = LabelRows(tensors["labels"], *num_labels) if "labels" in tensors else None
+    return _new_model(config, rows, num_known, tensors.get("content"), tensors.get("content_image"), labels)
+
+
+def _new_model(
+    config: ModelConfig,
+    row_of_item: Tensor,
+    num_known: int,
+    content: Tensor | None,
+    pictures: Tensor | None,
+    labels: LabelRows | None,
+) -> SequenceModel:
+    shape = shape_of(config, _dim(content), _dim(pictures), labels=labels is not None)
+    settings = (config.dropout, content, config.id_dropout, config.lent_length, pictures, labels)
     return SequenceModel(shape, row_of_item, num_known, *settings)
+
+
+def _dim(vectors: Tensor | None) -> int:
+    return 0 if vectors is None else vectors.shape[1]
 
 
 def _encoder(folder: Path) -> str | None:
@@ -95,26 +117,31 @@ def load_trained(storage: Storage, uri: str) -> TrainedModel:
 
 
 def fitted_to(
-    trained: TrainedModel, items: pa.Table, seed: int, content: NDArray[np.float16] | None = None
+    trained: TrainedModel,
+    items: pa.Table,
+    seed: int,
+    content: NDArray[np.float16] | None = None,
+    pictures: NDArray[np.float16] | None = None,
+    labels: Sequence[str] = (),
 ) -> SequenceModel:
     """The model over the catalogue `items`: as it is if that is its own, else as fine-tuning would begin with it."""
     if trained.items[Col.ITEM].equals(items[Col.ITEM]):
         return trained.model
-    shape = {name: size for name, size in vars(trained.model.shape).items() if name != "content_dim"}
-    return build_model(ModelConfig.model_validate(shape), items, seed, trained, content)[0].eval()
+    shape = {name: size for name, size in vars(trained.model.shape).items() if name in ModelConfig.model_fields}
+    return build_model(ModelConfig.model_validate(shape), items, seed, trained, content, pictures, labels)[0].eval()
 
 
 def check_encoder(trained: TrainedModel | None, dataset: Dataset) -> None:
     """Refuse a model that reads other content than the dataset has.
 
     Raises:
-        CheckpointError: another encoder made the vectors that it was trained on, or there are none here.
+        CheckpointError: other encoders made the vectors that it was trained on, or other labels were read.
     """
     if trained is not None and trained.encoder != dataset.encoder:
         there, here = trained.encoder or "no content", dataset.encoder or "none"
         raise CheckpointError(
             f"the pretrained model reads {there}, and {dataset.uri} has {here}: content must be the section that the "
-            "model was trained with, the same encoder and max_tokens"
+            "model was trained with, the same encoders, max_tokens, image_size and labels"
         )
 
 
@@ -138,6 +165,8 @@ def build_model(
     seed: int,
     pretrained: TrainedModel | None = None,
     content: NDArray[np.float16] | None = None,
+    pictures: NDArray[np.float16] | None = None,
+    labels: Sequence[str] = (),
 ) -> tuple[SequenceModel, dict[str, Tensor]]:
     """The model at its start, and the pretrained values of its backbone (empty when it starts from random weights).
 
@@ -146,35 +175,40 @@ def build_model(
     train events, smoothed toward its share in pretraining, plus what pretraining added to that share: the first guess
     is what is popular here, and not what was popular there.
 
-    With `content` `[items, content_dim]` (`vectors.item_content`) new items begin at what their content says instead,
-    and what has no train events stands there until `complete`.
+    With `content` `[items, content_dim]` (`vectors.item_content`), `pictures` (`vectors.item_pictures`) or `labels`
+    (names of columns) new items begin at what their content says instead, and what has no train events stands there
+    until `complete`. Labels that the pretrained model knows by name keep their vectors, in the backbone.
 
     Raises:
         CheckpointError: the pretrained model has other sizes.
     """
     torch.manual_seed(seed)
-    vectors_of = None if content is None else torch.from_numpy(content)
+    vectors_of, seen = (None if part is None else torch.from_numpy(part) for part in (content, pictures))
     if pretrained is None:
-        model = _new_model(config, torch.arange(len(items)), 0, vectors_of)
+        rows = label_rows(label_names(items, labels))[0] if labels else None
+        model = _new_model(config, torch.arange(len(items)), 0, vectors_of, seen, rows)
         if config.bias_init == "popularity":
             model.head.bias.data.copy_(_log_share(_counts(items)))
-        if model.backbone.content is not None and vectors_of is not None:
-            model.backbone.content.fit(vectors_of)
+        model.fit_content()
+        if model.is_described:
             model.head.items.weight.data[_counts(items) == 0] = 0
         return model, {}
     source = pretrained.model
-    _check_shape(source.shape, shape_of(config, 0 if content is None else content.shape[1]))
+    _check_shape(source.shape, shape_of(config, _dim(vectors_of), _dim(seen), labels=bool(labels)))
+    rows, in_labels = _labels_known_to(pretrained, items, labels)
     index_in_source = _match(items, pretrained.items)
     known = index_in_source >= 0
     row_of_item = np.empty(len(items), np.int64)
     row_of_item[known] = np.arange(known.sum())
     row_of_item[~known] = np.arange(known.sum(), len(items))
-    model = _new_model(config, torch.from_numpy(row_of_item), int(known.sum()), vectors_of)
+    model = _new_model(config, torch.from_numpy(row_of_item), int(known.sum()), vectors_of, seen, rows)
     where_known, in_source = torch.from_numpy(known), torch.from_numpy(index_in_source[known])
     with torch.no_grad():
         vectors = source.own_table()
-        tensors = {n: p for n, p in source.backbone.state_dict().items() if n != "items.weight"}
-        model.backbone.load_state_dict({**tensors, "items.weight": vectors[in_source]})
+        tensors = source.backbone.state_dict() | {"items.weight": vectors[in_source]}
+        if rows is not None:
+            tensors["labels.weight"] = source.label_table()[in_labels]
+        model.backbone.load_state_dict(tensors)
         if model.head.repeats is not None and source.head.repeats is not None:
             model.head.repeats.load_state_dict(source.head.repeats.state_dict())
         there = _log_share(_counts(pretrained.items))
@@ -182,7 +216,7 @@ def build_model(
         prior[where_known] = there[in_source].exp()
         model.head.bias.copy_(_log_share(_counts(items), prior))
         model.head.bias[where_known] += source.head.bias[in_source] - there[in_source]
-        if content is not None:
+        if model.is_described:
             model.head.items.weight.zero_()
         elif len(in_source):
             model.head.items.weight.add_(vectors[in_source].mean(0))
@@ -192,14 +226,23 @@ def build_model(
 
 def complete(tensors: dict[str, Tensor], config: ModelConfig, items: pa.Table) -> dict[str, Tensor]:
     """The weights of a trained model; where it reads content, items that no training saw are introduced by theirs."""
-    content = tensors.get("content")
-    if content is None:
+    if tensors.keys().isdisjoint(("content", "content_image", "labels")):
         return tensors
-    model = _new_model(config, tensors["row_of_item"], len(tensors["backbone.items.weight"]), content)
+    model = _made_for(tensors, config)
     model.load_state_dict(tensors)
     unseen = (_counts(items) == 0) & (model.row_of_item >= model.num_known)
     model.introduce(unseen.nonzero().flatten() + 1)
     return model.state_dict()
+
+
+def _labels_known_to(
+    pretrained: TrainedModel, items: pa.Table, labels: Sequence[str]
+) -> tuple[LabelRows | None, list[int]]:
+    """Rows for the labels of `items`, and of those that the pretrained model knows its own."""
+    if pretrained.model.labels is None:
+        return None, []
+    known = rows_by_name(label_names(pretrained.items, labels), pretrained.model.labels)
+    return label_rows(label_names(items, labels), known)
 
 
 def _counts(items: pa.Table) -> Tensor:

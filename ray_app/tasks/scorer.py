@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ray_app.checkpoint import fetched, verify
 from ray_app.config import Config
-from ray_app.content.vectors import item_content
+from ray_app.content.vectors import item_content, item_pictures
 from ray_app.data.batches import pad_histories
 from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import Ragged
@@ -107,4 +107,5 @@ def open_scorer(folder: Path, dataset: Dataset, seed: int, device: torch.device)
     trained, items = load_model(folder), dataset.items()
     if not trained.items[Col.ITEM].equals(items[Col.ITEM]):
         check_encoder(trained, dataset)
-    return ModelScorer(fitted_to(trained, items, seed, item_content(dataset)), device)
+    content = (item_content(dataset), item_pictures(dataset), dataset.labels)
+    return ModelScorer(fitted_to(trained, items, seed, *content), device)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,15 @@ from safetensors.torch import save_file
 
 from ray_app.checkpoint import CONFIG_FILE, CheckpointError
 from ray_app.config import dump
-from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, TrainedModel, build_model, complete, load_model
+from ray_app.tasks.recommender import (
+    ITEMS_FILE,
+    MODEL_FILE,
+    TrainedModel,
+    build_model,
+    check_encoder,
+    complete,
+    load_model,
+)
 from ray_app.train_config import ModelConfig
 
 CONFIG = ModelConfig(dim=8, feedforward_dim=16, max_history_len=5)
@@ -117,6 +126,75 @@ def test_a_model_published_with_content_is_read_back(tmp_path: Path) -> None:
     found = load_model(tmp_path)
     assert found.encoder == "abc"
     torch.testing.assert_close(found.model.table(), model.table())
+
+
+def labelled(**brands: str | None) -> pa.Table:
+    items = catalog(**dict.fromkeys(brands, 1))
+    return items.append_column("brand", pa.array(list(brands.values()), pa.string()))
+
+
+def test_labels_are_found_again_by_name_in_another_catalogue() -> None:
+    theirs = labelled(a="Ada", b="Bo", c="Ada", d=None)
+    source = TrainedModel(build_model(CONFIG, theirs, 3, labels=("brand",))[0].eval(), theirs)
+    assert not source.model.label_table().any()  # they say nothing yet
+    ada, bo = torch.nn.init.normal_(source.model.head.labels.weight)
+    mine = labelled(x="New", y="Bo", z="Ada", w=None)
+    model, reference = build_model(CONFIG, mine, 0, source, labels=("brand",))
+    torch.testing.assert_close(model.eval().table(), torch.stack([torch.zeros(8), bo, ada, torch.zeros(8)]))
+    torch.testing.assert_close(reference["backbone.labels.weight"], torch.stack([ada, bo]))
+    assert model.head.labels.weight.shape == (1, 8)
+    # And once more, from a model that has known and new ones, back to the first.
+    torch.nn.init.constant_(model.head.labels.weight, 7)
+    back, _ = build_model(CONFIG, labelled(p="Bo", q="New"), 0, TrainedModel(model, mine), labels=("brand",))
+    torch.testing.assert_close(back.eval().table(), torch.stack([bo, torch.full((8,), 7.0)]))
+    with pytest.raises(CheckpointError, match=r"model\.labels: pretrained True, asked for False"):
+        build_model(CONFIG, mine, 0, source)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_model_of_all_parts_is_read_back_and_completed(tmp_path: Path, known: bool) -> None:
+    items = labelled(**{f"i{n}": ("Ada", "Bo", None)[n % 3] for n in range(40)})
+    given = {"content": described(), "pictures": np.ascontiguousarray(described(1)[:, :7]), "labels": ("brand",)}
+    model = build_model(CONFIG, items, 0, **given)[0]
+    if known:
+        model = build_model(CONFIG, items, 0, TrainedModel(model, items), **given)[0]
+    torch.nn.init.normal_(model.backbone.labels.weight)
+    torch.nn.init.normal_(model.head.labels.weight)
+    tensors = complete(model.state_dict(), CONFIG, items)
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({"model": dump(CONFIG)}))
+    save_file(tensors, tmp_path / MODEL_FILE)
+    pq.write_table(items, tmp_path / ITEMS_FILE)
+    found = load_model(tmp_path).model
+    torch.testing.assert_close(found.table(), model.eval().table())
+    assert (found.num_known, len(found.backbone.labels.weight)) == ((40, 2) if known else (0, 0))
+
+
+def test_items_without_train_events_are_lent_to_by_their_labels_alone() -> None:
+    items = labelled(a="Ada", b="Bo", new="Bo", odd=None).set_column(1, "train_count", pa.array([3, 3, 0, 0]))
+    model = build_model(CONFIG, items, 0, labels=("brand",))[0].eval()
+    torch.nn.init.normal_(model.head.labels.weight)
+    model.head.items.weight.data[:2] = torch.eye(8)[:2]
+    finished = complete(model.state_dict(), CONFIG, items)["head.items.weight"]
+    assert finished[2].argmax() == 1
+    assert finished[2].norm().item() == pytest.approx(1, rel=1e-4)
+    assert not finished[3].any()
+
+
+def test_what_a_checkpoint_of_texts_alone_holds_is_what_it_held_before_there_were_pictures_and_labels() -> None:
+    """Older checkpoints must be read."""
+    held = build_model(CONFIG, catalog(a=1, b=1), 0, content=described()[:2])[0].state_dict()
+    assert {name for name in held if not name.startswith("backbone.blocks")} == {
+        *("row_of_item", "content", "backbone.content.center", "backbone.content.project.weight"),
+        *("backbone.items.weight", "backbone.positions.weight", "backbone.norm.weight", "backbone.norm.bias"),
+        *("head.items.weight", "head.bias"),
+    }
+
+
+def test_a_model_that_reads_other_labels_is_refused() -> None:
+    source = TrainedModel(trained(a=1).model, catalog(a=1), "abc+brand")
+    dataset = SimpleNamespace(encoder="abc+brand+price", uri="here")
+    with pytest.raises(CheckpointError, match=r"reads abc\+brand, and here has abc\+brand\+price: content must be the"):
+        check_encoder(source, dataset)
 
 
 def test_what_ids_added_freely_may_be_held_within_a_bound_afterwards() -> None:
