@@ -82,7 +82,7 @@ class Predictor:
         """
         dataset = open_dataset(storage, version.dataset)
         with fetched(storage, version.uri) as folder:
-            verify(folder)
+            encoder = verify(folder).get("encoder")
             config = read_config(folder)
             try:
                 exclude_seen, seed = bool(config["predict"]["exclude_seen"]), int(config["train"]["seed"])
@@ -93,7 +93,7 @@ class Predictor:
         items = dataset.items()
         catalog, customers = Catalog(items), Customers.read(dataset)
         # Where there is content, the model's vectors of items that no training saw are made of it.
-        untrained = np.append(False, items[Col.TRAIN_COUNT].to_numpy() == 0) & (dataset.encoder is None)
+        untrained = np.append(False, items[Col.TRAIN_COUNT].to_numpy() == 0) & (encoder is None)
         del items
         pa.default_memory_pool().release_unused()  # of a large catalogue Arrow would keep as much as was copied from it
         types = dataset.manifest.data["event_types"]

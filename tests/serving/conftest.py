@@ -71,7 +71,9 @@ def dataset(config: Config) -> Dataset:
     return write_dataset(storage, join(storage.root(config.name), "datasets", "d1"), users, items)
 
 
-def register(config: Config, dataset: Dataset, seed: int, *, hybrid: bool = False) -> Version:
+def register(
+    config: Config, dataset: Dataset, seed: int, *, hybrid: bool = False, encoder: str | None = None
+) -> Version:
     """A model of random weights, published as training and ranking publish one."""
     folder = Path(config.storage.path) / f"build-{seed}-{hybrid}"
     folder.mkdir()
@@ -90,7 +92,7 @@ def register(config: Config, dataset: Dataset, seed: int, *, hybrid: bool = Fals
         ranker, _ = Ranker.fit(features, wanted, np.full(60, 10), few, seed=seed, threads=1)
         ranker.save(folder / RANKER_FILE)
         (folder / FACTS_FILE).write_text(json.dumps({"exclude_seen": False}))
-    seal(folder, dump(config), role="hybrid" if hybrid else "finetune", dataset=dataset.uri)
+    seal(folder, dump(config), role="hybrid" if hybrid else "finetune", dataset=dataset.uri, encoder=encoder)
     storage = Storage.from_config(config.storage)
     uri = join(storage.root(config.name), "finetune", folder.name)
     publish(storage, folder, uri)
@@ -102,7 +104,8 @@ def register(config: Config, dataset: Dataset, seed: int, *, hybrid: bool = Fals
 @pytest.fixture(scope="session")
 def versions(config: Config, dataset: Dataset) -> dict[str, Version]:
     hybrid = register(config, dataset, 2, hybrid=True)
-    return {"one": register(config, dataset, 0), "two": register(config, dataset, 1), "hybrid": hybrid}
+    found = {"one": register(config, dataset, 0), "two": register(config, dataset, 1), "hybrid": hybrid}
+    return found | {"described": register(config, dataset, 3, encoder="labels")}
 
 
 @pytest.fixture

@@ -289,6 +289,16 @@ def test_items_like_one_that_nobody_bought_are_those_whose_texts_are(predictor: 
     assert {item.item_id: item.score for item in predictor.similar(104, 1000)}[139] == 0
 
 
+def test_what_nobody_bought_has_a_vector_where_there_is_content(config: Config, versions: dict[str, Version]):
+    """It was taken for chance there, too: the dataset that a version names does not say what its model reads."""
+    predictor = Predictor.load(Storage.from_config(config.storage), versions["described"])
+    assert not predictor._untrained.any()
+    scores = {item.item_id: item.score for item in predictor.similar(104, 1000)}
+    assert scores[139] == pytest.approx(
+        float(predictor._likeness.to_all(predictor._likeness.rows(np.array([5]))[0])[40])
+    )
+
+
 def test_a_ranker_needs_the_scores_of_all_items(
     config: Config, versions: dict[str, Version], caplog: pytest.LogCaptureFixture
 ):
