@@ -51,7 +51,7 @@ def read_items(folder: Path, config: Config) -> pa.Table:
     def column(ours: str) -> pa.Array:
         theirs = names[ours]
         values = table[theirs].to_pylist() if theirs in table.column_names else [None] * len(table)
-        return pa.array([" ".join(value) if isinstance(value, list) else value for value in values], pa.string())
+        return pa.array([", ".join(value) if isinstance(value, list) else value for value in values], pa.string())
 
     return pa.table(
         {Col.ITEM: table["item_id"]} | {n: column(n) for n in (Col.TITLE, Col.DESCRIPTION, Col.BRAND, Col.CATEGORY)}

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from leave_one_out import load_sequences, read_content
+from leave_one_out import load_sequences, read_content, read_items
 
 from ray_app.config import Config, load_config
 from ray_app.data.batches import num_steps
@@ -71,6 +71,10 @@ def train(
     """Fit `evaluate.scratch_schedule` to the log in `folder`, printing a line per epoch and the best at the end."""
     table, num_items, counts = load_sequences(folder)
     items = pa.table({"item_id": np.arange(num_items), "train_count": counts})
+    if config.content is not None and config.content.labels:
+        items = (
+            read_items(folder, config).set_column(0, items.field(0), items[0]).append_column(items.field(1), items[1])
+        )
     return train_on(table, items, config, content=content, until=until).model, Histories.from_tables([table])
 
 
@@ -85,7 +89,8 @@ def train_on(
 ) -> TrainedModel:
     """Fit a schedule (`evaluate.scratch_schedule`) to sequences of `items`: their ids and train counts."""
     targets = int(np.maximum(table["num_train"].to_numpy() - 1, 0).sum())
-    model, reference = build_model(config.model, items, config.train.seed, pretrained, content)
+    labels = config.content.labels if config.content else ()
+    model, reference = build_model(config.model, items, config.train.seed, pretrained, content, labels=labels)
     task = TimedTask(
         model, reference, Shard([], targets, lambda _: iter([table]), config.train.window_users),
         num_steps(targets, config.train.tokens_per_batch), config.model,
