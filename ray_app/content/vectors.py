@@ -56,5 +56,6 @@ def _vectors_of(
     vectors = vectors_in(table)
     hashes = pa.array([text_hash(one) if one else None for one in said(dataset.items())], HASH)
     place = pa.compute.index_in(hashes, value_set=table[Col.TEXT_HASH]).fill_null(-1).to_numpy()
-    found: NDArray[np.float16] = np.where(place[:, None] >= 0, vectors[place], np.float16(0))
+    found: NDArray[np.float16] = vectors[place]
+    found[place < 0] = 0
     return found

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torchvision
+from encoders import tiny, tiny_reader
 from pictures import COLORS, picture
 from safetensors.torch import save_file
 
@@ -178,6 +179,18 @@ def test_faults_of_the_network_name_the_settings_of_content(tmp_path: Path, cont
         with_content(dataset, content.model_copy(update={"image": "torchvision:resnet19"}), TRAIN)
     with pytest.raises(CheckpointError, match=r"does not fit torchvision:resnet18, nothing was loaded"):
         with_content(dataset, content.model_copy(update={"image": "torchvision:resnet18"}), TRAIN)
+
+
+def test_an_encoder_of_transformers_sees_pictures_and_one_of_texts_does_not(tmp_path: Path):
+    dataset = named(Storage(path=str(tmp_path)), IMAGES)
+    tiny("vit", tmp_path / "vit")
+    content = ContentConfig(image=f"hf:{tmp_path}/vit", image_size=SIZE)
+    assert item_pictures(with_content(dataset, content, TRAIN)).any(1).sum() == 3
+    with pytest.raises(ConfigError, match=r"^content\.image_size: 48, but hf:.* cannot see such pictures"):
+        with_content(dataset, content.model_copy(update={"image_size": 48}), TRAIN)
+    tiny_reader("bert", tmp_path / "bert", ["red tea"])
+    with pytest.raises(ConfigError, match=r"^content\.image: hf:.*bert is for texts, not for pictures"):
+        with_content(dataset, content.model_copy(update={"image": f"hf:{tmp_path}/bert"}), TRAIN)
 
 
 @pytest.mark.cluster
