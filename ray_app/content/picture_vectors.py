@@ -94,11 +94,11 @@ def _encoded(
 
 def _keep(storage: Storage, uri: str, places: Sequence[str], found: _Found) -> None:
     """Write a row for each place with a picture, and the others apart."""
-    hashes = [text_hash(place) for place in places]
-    pictures = [found.said[digest][0] for digest in hashes]
-    kept = [(digest, picture) for digest, picture in zip(hashes, pictures, strict=True) if picture in found.vectors]
-    refused = [(place, *found.said[text_hash(place)][1:]) for place in places if found.said[text_hash(place)][1]]
+    rows = [(place, digest, *found.said[digest]) for place, digest in zip(places, map(text_hash, places), strict=True)]
+    kept = [(digest, picture) for _, digest, picture, reason, _ in rows if picture is not None and reason is None]
+    refused = [(place, reason, fault) for place, _, _, reason, fault in rows if reason is not None]
     if not kept:
+        storage.delete_tree(uri)  # once the fault is mended, they are looked for again
         reasons = reasons_table(Counter(str(reason) for _, reason, _ in refused))
         raise DataError(
             f"{uri}: none of the {len(places):,} pictures that the catalogue names can be read; the first is "
@@ -106,8 +106,8 @@ def _keep(storage: Storage, uri: str, places: Sequence[str], found: _Found) -> N
         )
     if refused:
         columns = [pa.array(column, pa.string()) for column in zip(*refused, strict=True)]
-        rows = pa.array(np.zeros(len(refused)), pa.int64())
-        storage.write_table(join(uri, REFUSED), refuse_rows(columns[0], rows, columns[1], {"fault": columns[2]}))
+        zeros = pa.array(np.zeros(len(refused)), pa.int64())
+        storage.write_table(join(uri, REFUSED), refuse_rows(columns[0], zeros, columns[1], {"fault": columns[2]}))
     table = features_table([digest for digest, _ in kept], np.stack([found.vectors[picture] for _, picture in kept]))
     finish(storage, uri, table.append_column(Col.PICTURE_HASH, pa.array([picture for _, picture in kept], HASH)))
 
@@ -123,6 +123,6 @@ def _noted(dataset: Dataset, refused_uri: str, images: Sequence[str | None]) -> 
     if not lost:
         return dataset
     told = ", ".join(f"{count:,} {reason}" for reason, count in lost.most_common())
-    where = f" ({refused_uri})" if reasons else ""
+    where = f" (see {refused_uri}, and delete its folder to look again)" if reasons else ""
     note = f"{lost.total():,} of {len(images):,} items go without a picture: {told}{where}."
     return replace(dataset, manifest=dataset.manifest.model_copy(update={"notes": [*dataset.manifest.notes, note]}))

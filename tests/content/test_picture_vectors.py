@@ -170,7 +170,9 @@ def test_a_catalogue_without_a_picture_that_can_be_read_is_refused(tmp_path: Pat
     with pytest.raises(DataError, match=r"no item has a picture.* look at data\.items and data\.item_columns\.image"):
         with_content(named(storage, [None] * 3), content, TRAIN)
     with pytest.raises(DataError, match=r"(?s)none of the 2 pictures.* the first is .*gone\.png: .*1  not_a_picture"):
-        with_content(named(storage, ["pictures/text.png", "pictures/gone.png", None], "bad.csv"), content, TRAIN)
+        with_content(bad := named(storage, ["pictures/text.png", "pictures/gone.png", None], "bad.csv"), content, TRAIN)
+    put(storage, "pictures/gone.png", GREEN)  # a run that was refused leaves nothing behind
+    assert item_pictures(with_content(bad, content, TRAIN)).any(1).tolist() == [False, True, False]
 
 
 def test_faults_of_the_network_name_the_settings_of_content(tmp_path: Path, content: ContentConfig):
