@@ -16,14 +16,15 @@ PRICE_BUCKETS = 10
 def label_names(items: pa.Table, columns: Sequence[str]) -> list[list[str]]:
     """Names of each item's labels, each after its column, so that equal ones of two columns are two.
 
-    Several brands or categories of one item stand with commas between. Prices are divided into tenths of this
+    Several categories of one item stand with commas between (`catalog`). Prices are divided into tenths of this
     catalogue, so that a label says the same where other currencies are paid.
     """
     found: list[list[str]] = [[] for _ in range(len(items))]
     for column in columns:
         texts = _price_buckets(items[column]) if column == Col.PRICE else items[column].to_pylist()
         for names, text in zip(found, texts, strict=True):
-            names.extend(f"{column}={label}" for label in sorted(set((text or "").split(", "))) if label)
+            labels = set(text.split(", ")) if text and column == Col.CATEGORY else {text}
+            names.extend(f"{column}={label}" for label in sorted(filter(None, labels)))
     return found
 
 

@@ -7,7 +7,7 @@ from ray_app.content.labels import label_names, label_rows, rows_by_name
 
 ITEMS = pa.table(
     {
-        "brand": ["Ada", None, "Bo", "Ada"],
+        "brand": ["Ada, Inc.", None, "Bo", "Ada, Inc."],
         "category": ["tea, hot", "tea", None, ""],
         "price": pa.array([1.0, 2.0, None, 30.0]),
     }
@@ -16,10 +16,10 @@ ITEMS = pa.table(
 
 def test_labels_are_named_after_their_columns():
     assert label_names(ITEMS, ("brand", "category")) == [
-        ["brand=Ada", "category=hot", "category=tea"],
+        ["brand=Ada, Inc.", "category=hot", "category=tea"],
         ["category=tea"],
         ["brand=Bo"],
-        ["brand=Ada"],
+        ["brand=Ada, Inc."],
     ]
     assert label_names(ITEMS, ()) == [[], [], [], []]
 
