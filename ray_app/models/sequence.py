@@ -117,10 +117,14 @@ class SequenceModel(nn.Module):
     def directions(
         self, content: Tensor | None, pictures: Tensor | None = None, labels: Tensor | None = None
     ) -> Tensor:
-        """What items are compared by, arguments as `content_vectors`: each part counts alike; `[items, directions]`."""
+        """What items are compared by, arguments as `content_vectors`: texts and pictures alike; `[items, directions]`.
+
+        Labels alone where there is neither: beside texts they found worse neighbours (benchmarks/LOG.md).
+        """
         parts = [project.directions(vectors) for project, vectors in self._projected(content, pictures)]
-        if labels is not None:
-            parts.append(functional.normalize(self._label_vectors(labels), dim=-1))
+        if not parts:
+            assert labels is not None
+            parts = [self._label_vectors(labels)]
         return functional.normalize(torch.cat(parts, -1), dim=-1)
 
     def fit_content(self) -> None:

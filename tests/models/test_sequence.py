@@ -244,19 +244,20 @@ def test_a_model_of_any_parts_is_flattened_and_introduces_items(parts: str) -> N
     assert lent[item - 1].norm().item() == pytest.approx(lent[others].norm(dim=1).mean().item(), rel=1e-4)
 
 
-def test_items_are_compared_by_all_parts_that_they_have() -> None:
+def test_items_are_compared_by_texts_and_pictures_and_by_labels_where_there_are_neither() -> None:
+    def cosine(vectors: torch.Tensor) -> torch.Tensor:
+        return functional.cosine_similarity(vectors[3].float(), vectors[4].float(), dim=0)
+
     model = with_all()
     model.backbone.content.center.zero_()
     model.backbone.content_image.center.zero_()
     found = model.directions(*model._described(slice(None)))
-    labels = functional.normalize(model._label_vectors(LABELS), dim=1)
-    expected = functional.cosine_similarity(model.content[3].float(), model.content[4].float(), dim=0)
-    expected = expected + functional.cosine_similarity(
-        model.content_image[3].float(), model.content_image[4].float(), dim=0
-    )
-    expected = (expected + labels[3] @ labels[4]) / 3
+    expected = (cosine(model.content) + cosine(model.content_image)) / 2
     assert (found[3] @ found[4]).item() == pytest.approx(expected.item(), abs=1e-3)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(12))
+    labels = with_all("labels")
+    found = labels.directions(*labels._described(slice(None)))
+    assert (found[3] @ found[4]).item() == pytest.approx(cosine(labels._label_vectors(LABELS)).item(), abs=1e-3)
 
 
 def test_an_item_is_its_content_and_what_its_id_adds() -> None:
