@@ -31,6 +31,9 @@ class ModelConfig(Section):
     lent_length: Annotated[float, Field(ge=0)] = 1.0
     """How long, by what is usual, the vectors are that like items lend to an item without training: at 1.25 new items
     are recommended more often, and others less (content)."""
+    likeness_dim: Annotated[int, Field(ge=0)] = 0
+    """Directions of content in which likeness to the last items is scored outright, 128 for example: for logs so sparse
+    that little else can be learned; 0: not at all (content)."""
     loss: Literal["softmax", "sampled_softmax"] = "sampled_softmax"
     num_negatives: Positive = 512
     """Drawn once per batch and shared by its positions (sampled_softmax)."""

@@ -57,18 +57,17 @@ class ContentProjection(nn.Module):
             norm: of what it makes of them, in the mean of squares.
             backward: put the strongest directions last, where another projection has its weakest.
         """
-        sample = content[:: -(-len(content) // FITTED_ON)]
-        sample = sample[sample.any(1)].double()
-        self.center.copy_(sample.mean(0))
-        centered = sample - sample.mean(0)
-        variances, directions = torch.linalg.eigh(centered.T @ centered / len(sample))  # ascending
-        kept = min(self.project.out_features, int((variances > SMALLEST * variances[-1]).sum()))
-        variances, directions = variances.flip(0)[:kept], directions.flip(1)[:, :kept]
-        halfway = directions * variances.pow(-0.25)  # variances become their square roots
+        center, directions = principal_directions(content, self.project.out_features)
+        self.center.copy_(center)
         self.project.weight.zero_()
-        self.project.weight[:kept] = (halfway * (norm / variances.sqrt().sum().sqrt())).T
+        self.project.weight[: len(directions)] = directions * norm
         if backward:
             self.project.weight.copy_(self.project.weight.flip(0))
+
+    @torch.no_grad()
+    def move_to(self, content: Tensor) -> None:
+        """See another catalogue from its own centre: what sets its texts apart from all others says nothing in it."""
+        self.center.copy_(_described(content).mean(0))
 
     @staticmethod
     @torch.no_grad()
@@ -97,3 +96,24 @@ class ContentProjection(nn.Module):
             vectors.append(mixed * usual * described)
             biases.append(torch.where(described.squeeze(1), (weights * bias[place]).sum(1), bias.mean()))
         return torch.cat(vectors), torch.cat(biases)
+
+
+def principal_directions(content: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Centre `[content_dim]` of vectors `[items, content_dim]`, zeros passed over, and their directions.
+
+    These are `dim` rows at most, the strongest first, halfway whitened (variances become their square roots), such that
+    the squares of a centred vector's products with them sum to one in the mean.
+    """
+    sample = _described(content)
+    centered = sample - sample.mean(0)
+    variances, directions = torch.linalg.eigh(centered.T @ centered / len(sample))  # ascending
+    kept = min(dim, int((variances > SMALLEST * variances[-1]).sum()))
+    variances, directions = variances.flip(0)[:kept], directions.flip(1)[:, :kept]
+    halfway = directions * variances.pow(-0.25) / variances.sqrt().sum().sqrt()
+    return sample.mean(0).float(), halfway.T.float()
+
+
+def _described(content: Tensor) -> Tensor:
+    """Some of the vectors that are not zero, float64, as many as it takes to find directions."""
+    sample = content[:: -(-len(content) // FITTED_ON)]
+    return sample[sample.any(1)].double()

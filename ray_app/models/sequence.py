@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ray_app.models.content import NORM, ROWS, ContentProjection
+from ray_app.models.likeness import Likeness
 from ray_app.models.repeats import Repeats, habits_of, with_habits
 from ray_app.models.transformer import Backbone, SequenceShape
 
@@ -35,7 +36,7 @@ class LabelRows(NamedTuple):
 
 
 class Head(nn.Module):
-    """What the target adds: items and labels that the backbone does not know, a bias for every item, repeat habits."""
+    """What the target adds: items and labels new to the backbone, a bias for every item, repeat habits, likeness."""
 
     def __init__(self, shape: SequenceShape, num_new: int, num_items: int, new_labels: int = 0) -> None:
         super().__init__()
@@ -43,6 +44,7 @@ class Head(nn.Module):
         self.labels = nn.Embedding(new_labels, shape.dim) if shape.labels else None
         self.bias = nn.Parameter(torch.zeros(num_items))
         self.repeats = Repeats(shape.dim) if shape.repeats else None
+        self.likeness = Likeness(shape.dim) if shape.likeness_dim else None
 
 
 class SequenceModel(nn.Module):
@@ -52,13 +54,16 @@ class SequenceModel(nn.Module):
     (`backbone.items` first, then `head.items`). `content[i - 1]` is the vector of item i's texts, zeros where nothing
     is known of it, and `pictures[i - 1]` that of its picture; `labels` are rows of a joined table, too. `id_dropout` is
     how often an item is trained without what its id adds, `lent_length` how long, by what is usual, the vectors are
-    that an item without training is lent.
+    that an item without training is lent. `alike[i - 1]` is the item's likeness vector (`likeness_vectors`).
+
+    A query and an item's scored vector are as wide as `dim`, and by the likeness vector wider where there is one.
     """
 
     row_of_item: Tensor
     content: Tensor | None
     content_image: Tensor | None
     labels: Tensor | None
+    alike: Tensor | None
 
     def __init__(
         self,
@@ -71,8 +76,10 @@ class SequenceModel(nn.Module):
         lent_length: float = 1.0,
         pictures: Tensor | None = None,
         labels: LabelRows | None = None,
+        alike: Tensor | None = None,
     ) -> None:
         super().__init__()
+        assert (0 if alike is None else alike.shape[1]) == shape.likeness_dim
         assert (0 if content is None else content.shape[1]) == shape.content_dim
         assert (0 if pictures is None else pictures.shape[1]) == shape.picture_dim
         assert (labels is not None) == shape.labels
@@ -87,6 +94,7 @@ class SequenceModel(nn.Module):
         self.register_buffer("content", None if content is None else content.half())
         self.register_buffer("content_image", None if pictures is None else pictures.half())
         self.register_buffer("labels", labels.of_item if labels else None)
+        self.register_buffer("alike", alike)
         self.is_described = not (content is None and pictures is None and labels is None)
         self.apply(_initialize)
         if self.head.labels is not None:
@@ -97,6 +105,18 @@ class SequenceModel(nn.Module):
         index = (items - 1).clamp_min(0)
         own = self._own_vectors(self.row_of_item[index])
         return self.content_vectors(*self._described(index)) + self._held(own) if self.is_described else own
+
+    def scored(self, items: Tensor) -> Tensor:
+        """What queries are multiplied with to score item indices, `[..., width]`."""
+        return self._with_likeness(self.vectors(items), items)
+
+    def _with_likeness(self, vectors: Tensor, items: Tensor) -> Tensor:
+        return vectors if self.alike is None else torch.cat([vectors, self._alike(items).to(vectors.dtype)], -1)
+
+    def _alike(self, items: Tensor) -> Tensor:
+        """Likeness vectors of item indices, zeros for padding, `[..., likeness_dim]`."""
+        assert self.alike is not None
+        return self.alike[(items - 1).clamp_min(0)] * (items > 0).unsqueeze(-1)
 
     def content_vectors(
         self, content: Tensor | None, pictures: Tensor | None = None, labels: Tensor | None = None
@@ -132,6 +152,11 @@ class SequenceModel(nn.Module):
         parts = list(self._projected(self.content, self.content_image))
         for number, (project, vectors) in enumerate(parts):
             project.fit(vectors, NORM / len(parts) ** 0.5, backward=number > 0)
+
+    def move_content(self) -> None:
+        """See this catalogue's vectors from its own centre, wherever the projections were learned."""
+        for project, vectors in self._projected(self.content, self.content_image):
+            project.move_to(vectors)
 
     def _projected(self, content: Tensor | None, pictures: Tensor | None) -> Iterator[tuple[ContentProjection, Tensor]]:
         for project, vectors in ((self.backbone.content, content), (self.backbone.content_image, pictures)):
@@ -179,7 +204,11 @@ class SequenceModel(nn.Module):
         return self.head.bias[(items - 1).clamp_min(0)]
 
     def table(self) -> Tensor:
-        """Vectors of all items in the order of their index, `[num_items, dim]`."""
+        """What queries are multiplied with, of all items in the order of their index, `[num_items, width]`."""
+        vectors = self._vector_table()
+        return vectors if self.alike is None else torch.cat([vectors, self.alike.to(vectors.dtype)], 1)
+
+    def _vector_table(self) -> Tensor:
         own = self.own_table()
         return self.content_vectors(*self._described(slice(None))) + self._held(own) if self.is_described else own
 
@@ -224,23 +253,30 @@ class SequenceModel(nn.Module):
         """The same scores from one table of vectors, to answer with: content and ids are added up once, and let go."""
         shape = replace(self.shape, content_dim=0, delta_norm=None, picture_dim=0, labels=False)
         with torch.device("meta"):
-            model = SequenceModel(shape, torch.arange(self.num_items), 0)
+            alike = None if self.alike is None else torch.empty(self.alike.shape)
+            model = SequenceModel(shape, torch.arange(self.num_items), 0, alike=alike)
         names = model.state_dict().keys()
         kept = {name: value for name, value in self.state_dict().items() if name in names}
-        ids = {"backbone.items.weight": self.backbone.items.weight[:0], "head.items.weight": self.table()}
+        ids = {"backbone.items.weight": self.backbone.items.weight[:0], "head.items.weight": self._vector_table()}
         kept |= ids | {"row_of_item": torch.arange(self.num_items, device=self.row_of_item.device)}
         model.load_state_dict(kept, assign=True)
         return model.eval()
 
     def forward(self, items: Tensor) -> Tensor:
-        """Item indices `[batch, history]`, padded on the right, to query vectors `[batch, history, dim]`."""
-        queries: Tensor = self.backbone(self.vectors(items))
-        return queries
+        """Item indices `[batch, history]`, padded on the right, to query vectors `[batch, history, width]`."""
+        expected: Tensor = self.backbone(self.vectors(items))
+        if self.head.likeness is None:
+            return expected
+        return torch.cat([expected, self.head.likeness(self._alike(items).to(expected.dtype), expected)], -1)
 
     def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """Query vector after each history `[batch, history]`, zeros after an empty one: `[batch, dim]`."""
-        last: Tensor = self.backbone(self.vectors(items), (lengths - 1).clamp_min(0))
-        return last.squeeze(1) * (lengths > 0).unsqueeze(-1)
+        """Query vector after each history `[batch, history]`, zeros after an empty one: `[batch, width]`."""
+        last = (lengths - 1).clamp_min(0)
+        query: Tensor = self.backbone(self.vectors(items), last).squeeze(1)
+        if self.head.likeness is not None:
+            alike = self._alike(items).to(query.dtype)
+            query = torch.cat([query, self.head.likeness.after(alike, last, query)], 1)
+        return query * (lengths > 0).unsqueeze(-1)
 
     def scores_of(self, wanted: Tensor, items: Tensor, lengths: Tensor, last: Tensor, table: Tensor) -> Tensor:
         """As `scores`, of some items alone after one history whose query is known.
@@ -249,13 +285,13 @@ class SequenceModel(nn.Module):
             wanted: item indices, `[wanted]`.
             items: `[1, history]`.
             lengths: `[1]`.
-            last: of `queries`, `[1, dim]`.
+            last: of `queries`, `[1, width]`.
             table: `self.table()`.
         """
         logits: Tensor = table[wanted - 1] @ last[0] + self.bias(wanted)
         if self.head.repeats is None:
             return logits
-        habits = self.head.repeats.after(items, lengths, self.vectors(items), last, self.num_items)
+        habits = self._habits_after(items, lengths, last)
         had = torch.isin(wanted, items)
         own = wanted[had]
         habit = habits_of(own, items.expand(len(own), -1), habits.expand(len(own), -1))
@@ -273,9 +309,12 @@ class SequenceModel(nn.Module):
         logits = functional.pad(logits, (1, 0), value=float("-inf"))
         if self.head.repeats is None:
             return logits
-        return with_habits(
-            logits, items, self.head.repeats.after(items, lengths, self.vectors(items), last, self.num_items)
-        )
+        return with_habits(logits, items, self._habits_after(items, lengths, last))
+
+    def _habits_after(self, items: Tensor, lengths: Tensor, last: Tensor) -> Tensor:
+        assert self.head.repeats is not None
+        expected = last[:, : self.shape.dim]
+        return self.head.repeats.after(items, lengths, self.vectors(items), expected, self.num_items)
 
 
 def _rows(parts: Iterable[Tensor | None], which: Tensor | slice) -> list[Tensor | None]:

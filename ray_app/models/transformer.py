@@ -29,6 +29,8 @@ class SequenceShape:
     """Of vectors of pictures; 0 where there are none."""
     labels: bool = False
     """Whether an item is its labels, too."""
+    likeness_dim: int = 0
+    """Of the vectors by which likeness to the last items is scored outright; 0 where it is not."""
 
 
 class Block(nn.Module):

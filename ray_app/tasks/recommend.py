@@ -91,8 +91,8 @@ class RecommendTask:
         model, targets, asking = self.model, batch.targets, batch.query_of_target
         query = hidden.flatten(0, 1)[batch.queries]
         sampled, log_expected = self._draw()
-        positive = (query[asking] * model.vectors(targets)).sum(1) + model.bias(targets)
-        negative = torch.addmm(model.bias(sampled), query, model.vectors(sampled).T)
+        positive = (query[asking] * model.scored(targets)).sum(1) + model.bias(targets)
+        negative = torch.addmm(model.bias(sampled), query, model.scored(sampled).T)
         if log_expected is not None:
             negative = negative - log_expected
         negative = without_targets(negative, sampled, asking, targets)
@@ -101,7 +101,7 @@ class RecommendTask:
             row, place = batch.queries // batch.items.shape[1], batch.queries % batch.items.shape[1]
             items, habits = batch.items[row], self._habits(batch, hidden, model.head.repeats)
             positive = torch.logaddexp(positive, habits_of(targets, items[asking], habits[asking]))
-            own = torch.bmm(model.vectors(batch.items)[row], query.unsqueeze(2)).squeeze(2) + model.bias(items)
+            own = torch.bmm(model.scored(batch.items)[row], query.unsqueeze(2)).squeeze(2) + model.bias(items)
             distinct = last_places(batch.items).flatten(0, 1)[batch.queries]
             own = torch.logaddexp(own, habits).masked_fill(~distinct, float("-inf"))
             own = without_targets(own, items, asking, targets)
@@ -111,7 +111,8 @@ class RecommendTask:
 
     def _habits(self, batch: Batch, hidden: Tensor, repeats: Repeats) -> Tensor:
         """Habit of each query for the items of its history, `[queries, history]`."""
-        evidence = repeats.evidence(batch.items, self.model.vectors(batch.items), hidden)
+        expected = hidden[..., : self.model.shape.dim]
+        evidence = repeats.evidence(batch.items, self.model.vectors(batch.items), expected)
         return evidence.flatten(0, 1)[batch.queries]
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from torch import Tensor
 from ray_app.checkpoint import MANIFEST_FILE, CheckpointError, fetched, read_config, verify
 from ray_app.content.labels import label_names, label_rows, rows_by_name
 from ray_app.data.dataset import Dataset
+from ray_app.models.likeness import likeness_vectors
 from ray_app.models.sequence import LabelRows, SequenceModel
 from ray_app.models.transformer import SequenceShape
 from ray_app.schema import Col
@@ -50,6 +51,7 @@ def shape_of(config: ModelConfig, content_dim: int = 0, picture_dim: int = 0, *,
         config.delta_norm if content_dim or picture_dim or labels else None,
         picture_dim,
         labels,
+        config.likeness_dim if content_dim or picture_dim else 0,
     )
 
 
@@ -76,7 +78,8 @@ def _made_for(tensors: dict[str, Tensor], config: ModelConfig) -> SequenceModel:
     tables = ("backbone.items", "backbone.labels", "head.labels")
     num_known, *num_labels = (len(tensors.get(f"{name}.weight", ())) for name in tables)
     labels = LabelRows(tensors["labels"], *num_labels) if "labels" in tensors else None
-    return _new_model(config, rows, num_known, tensors.get("content"), tensors.get("content_image"), labels)
+    content, pictures, alike = (tensors.get(name) for name in ("content", "content_image", "alike"))
+    return _new_model(config, rows, num_known, content, pictures, labels, alike)
 
 
 def _new_model(
@@ -86,9 +89,10 @@ def _new_model(
     content: Tensor | None,
     pictures: Tensor | None,
     labels: LabelRows | None,
+    alike: Tensor | None,
 ) -> SequenceModel:
     shape = shape_of(config, _dim(content), _dim(pictures), labels=labels is not None)
-    settings = (config.dropout, content, config.id_dropout, config.lent_length, pictures, labels)
+    settings = (config.dropout, content, config.id_dropout, config.lent_length, pictures, labels, alike)
     return SequenceModel(shape, row_of_item, num_known, *settings)
 
 
@@ -184,9 +188,11 @@ def build_model(
     """
     torch.manual_seed(seed)
     vectors_of, seen = (None if part is None else torch.from_numpy(part) for part in (content, pictures))
+    parts = [part for part in (vectors_of, seen) if part is not None]
+    alike = likeness_vectors(parts, config.likeness_dim) if parts and config.likeness_dim else None
     if pretrained is None:
         rows = label_rows(label_names(items, labels))[0] if labels else None
-        model = _new_model(config, torch.arange(len(items)), 0, vectors_of, seen, rows)
+        model = _new_model(config, torch.arange(len(items)), 0, vectors_of, seen, rows, alike)
         if config.bias_init == "popularity":
             model.head.bias.data.copy_(_log_share(_counts(items)))
         model.fit_content()
@@ -201,7 +207,7 @@ def build_model(
     row_of_item = np.empty(len(items), np.int64)
     row_of_item[known] = np.arange(known.sum())
     row_of_item[~known] = np.arange(known.sum(), len(items))
-    model = _new_model(config, torch.from_numpy(row_of_item), int(known.sum()), vectors_of, seen, rows)
+    model = _new_model(config, torch.from_numpy(row_of_item), int(known.sum()), vectors_of, seen, rows, alike)
     where_known, in_source = torch.from_numpy(known), torch.from_numpy(index_in_source[known])
     with torch.no_grad():
         vectors = source.own_table()
@@ -209,8 +215,12 @@ def build_model(
         if rows is not None:
             tensors["labels.weight"] = source.label_table()[in_labels]
         model.backbone.load_state_dict(tensors)
+        if not known.any():
+            model.move_content()
         if model.head.repeats is not None and source.head.repeats is not None:
             model.head.repeats.load_state_dict(source.head.repeats.state_dict())
+        if model.head.likeness is not None and source.head.likeness is not None and known.any():
+            model.head.likeness.load_state_dict(source.head.likeness.state_dict())
         there = _log_share(_counts(pretrained.items))
         prior = torch.full((len(items),), there.exp().min().item())
         prior[where_known] = there[in_source].exp()
@@ -261,6 +271,7 @@ def _log_share(counts: Tensor, prior: Tensor | None = None) -> Tensor:
 
 
 def _check_shape(source: SequenceShape, target: SequenceShape) -> None:
+    source = replace(source, likeness_dim=target.likeness_dim)  # is of the head
     if source.delta_norm is None:  # what was free may be held afterwards
         source = replace(source, delta_norm=target.delta_norm)
     faults = [

@@ -47,7 +47,8 @@ class ModelScorer:
 
     def __init__(self, model: SequenceModel, device: torch.device) -> None:
         self._model = model.to(device).eval().flattened()
-        self._table = self._model.head.items.weight.detach()
+        flat = self._model.head.items.weight
+        self._table = (flat if self._model.alike is None else self._model.table()).detach()
 
     def scores(self, histories: Ragged) -> Scores:
         """See `Scorer`."""
@@ -66,7 +67,7 @@ class ModelScorer:
         return self._model.head.bias.detach().cpu().numpy()
 
     def queries(self, histories: Ragged) -> NDArray[np.float32]:
-        """What vectors are multiplied with, `[users, dim]`; zeros after an empty history."""
+        """What vectors are multiplied with, `[users, width]`; zeros after an empty history."""
         items, lengths = self._padded(histories)
         with torch.no_grad():
             return self._model.queries(items, lengths).cpu().numpy()

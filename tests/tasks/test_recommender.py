@@ -110,16 +110,34 @@ def test_a_catalogue_that_shares_no_item_begins_at_its_content() -> None:
     mine = catalog(**{f"t{n}": n for n in range(40)})
     model, reference = build_model(CONFIG, mine, 0, source, described(1))
     assert model.content is not None
+    center = torch.from_numpy(described(1)).float().mean(0)
+    torch.testing.assert_close(model.backbone.content.center, center)  # not that of the source
+    source.model.backbone.content.center.copy_(center)
     torch.testing.assert_close(model.table(), source.model.content_vectors(model.content))
     assert "backbone.content.project.weight" in reference
     with pytest.raises(CheckpointError, match=r"model.content_dim: pretrained 12, asked for 0"):
         build_model(CONFIG, mine, 0, source)
 
 
-def test_a_model_published_with_content_is_read_back(tmp_path: Path) -> None:
-    items = catalog(**{f"i{n}": 1 for n in range(40)})
-    model = build_model(CONFIG, items, 0, content=described())[0].eval()
-    (tmp_path / CONFIG_FILE).write_text(json.dumps({"model": dump(CONFIG)}))
+def test_likeness_begins_anew_in_another_catalogue_and_goes_on_in_the_same() -> None:
+    config = CONFIG.model_copy(update={"likeness_dim": 6})
+    theirs = catalog(**{f"s{n}": 1 for n in range(40)})
+    source = TrainedModel(build_model(config, theirs, 3, content=described())[0], theirs)
+    torch.nn.init.normal_(source.model.head.likeness.gate)
+    other = build_model(config, catalog(**{f"t{n}": n for n in range(40)}), 0, source, described(1))[0]
+    assert not other.head.likeness.gate.any()
+    same = build_model(config, theirs, 0, source, described())[0]
+    torch.testing.assert_close(same.head.likeness.gate, source.model.head.likeness.gate)
+    torch.testing.assert_close(same.eval().table(), source.model.eval().table())
+    without = build_model(CONFIG, theirs, 0, source, described())[0]  # which needs no other pretraining
+    assert without.head.likeness is None
+
+
+@pytest.mark.parametrize("likeness_dim", [0, 6])
+def test_a_model_published_with_content_is_read_back(likeness_dim: int, tmp_path: Path) -> None:
+    items, config = catalog(**{f"i{n}": 1 for n in range(40)}), CONFIG.model_copy(update={"likeness_dim": likeness_dim})
+    model = build_model(config, items, 0, content=described())[0].eval()
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({"model": dump(config)}))
     (tmp_path / "manifest.json").write_text(json.dumps({"encoder": "abc"}))
     save_file(model.state_dict(), tmp_path / MODEL_FILE)
     pq.write_table(items, tmp_path / ITEMS_FILE)
