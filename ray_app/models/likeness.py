@@ -17,17 +17,18 @@ PLACES = (1.0, 0.4, 0.15, *[0.05] * 7)
 """What the last items count at the start, the last first, as in the untrained graph with text."""
 WEIGHT = 16.0
 """Of a cosine, at the start: best on the validation part of Amazon Scientific, with popularity beside it."""
-GAIN = 10.0
-"""Parameters are learned divided by this: see `repeats.GAIN`."""
 
 
 class Likeness(nn.Module):
-    """The part of a query that items' likeness vectors are multiplied with."""
+    """The part of a query that items' likeness vectors are multiplied with.
+
+    Places and weight are learned as logs, at the network's rate: faster, they overfit where events are few.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.places = nn.Parameter(torch.tensor(PLACES).log() / GAIN)
-        self.weight = nn.Parameter(torch.tensor(WEIGHT).log() / GAIN)
+        self.places = nn.Parameter(torch.tensor(PLACES).log())
+        self.weight = nn.Parameter(torch.tensor(WEIGHT).log())
         self.gate = nn.Parameter(torch.zeros(dim))
 
     def forward(self, alike: Tensor, expected: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ class Likeness(nn.Module):
             alike: likeness vectors of the items, `[batch, history, likeness_dim]`, zeros for padding.
             expected: the network's output, `[batch, history, dim]`.
         """
-        places = (GAIN * self.places).exp()
+        places = self.places.exp()
         summed = places[0] * alike
         for back in range(1, min(len(places), alike.shape[1])):
             summed = summed + places[back] * functional.pad(alike[:, :-back], (0, 0, back, 0))
@@ -45,14 +46,14 @@ class Likeness(nn.Module):
 
     def after(self, alike: Tensor, last: Tensor, expected: Tensor) -> Tensor:
         """After the position `last` `[batch]` alone, `[batch, likeness_dim]`; `expected` is `[batch, dim]`."""
-        places = (GAIN * self.places).exp()
+        places = self.places.exp()
         position = last.unsqueeze(1) - torch.arange(len(places), device=last.device)
         there = (position >= 0).unsqueeze(-1)
         found = alike.take_along_dim(position.clamp_min(0).unsqueeze(-1), 1) * there
         return (places.unsqueeze(-1) * found).sum(1) * self._weight(expected)
 
     def _weight(self, expected: Tensor) -> Tensor:
-        weight: Tensor = (GAIN * self.weight + (expected * self.gate).sum(-1, keepdim=True)).exp()
+        weight: Tensor = (self.weight + (expected * self.gate).sum(-1, keepdim=True)).exp()
         return weight
 
 
