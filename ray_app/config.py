@@ -94,7 +94,7 @@ class PredictConfig(Section):
     k: Positive = 20
     exclude_seen: bool = True
     history: Literal["all", "before_test"] = "all"
-    """before_test: exactly the lists that evaluation scored."""
+    """all: as the service answers, by all events of the log; before_test: exactly the lists that evaluation scored."""
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How far likeness to what is already on a list counts against an item (1 - lambda of MMR): 0 not at all."""
     together: bool = False

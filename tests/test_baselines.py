@@ -13,7 +13,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from ray_app.baselines import CANDIDATES, TrainingLog, choose, fit_baselines, item_texts
 from ray_app.baselines.histories import settled
-from ray_app.baselines.log import UNSCORED, read_log
+from ray_app.baselines.log import UNSCORED, read_log, read_whole_log
 from ray_app.baselines.neighbors import ItemKNN, nearest, text_similarity
 from ray_app.baselines.popular import PersonalFrequency, Popular
 from ray_app.baselines.transitions import WITH_TEXT, Transitions, TransitionWeights
@@ -278,6 +278,21 @@ def test_only_train_events_are_read(tmp_path):
     fitted = fit_baselines(["transitions", "popular"], dataset)
     assert list(fitted) == ["transitions", "popular"]
     assert fitted["popular"].scores(ragged([]))[0].nonzero()[0].tolist() == sorted(log.items)
+
+
+def test_the_whole_log_holds_what_is_held_out_and_nothing_outside_the_vocabulary(tmp_path):
+    dataset = write_dataset(tmp_path, num_train=[2, 0, 4, 1], num_validation=0)
+    path = dataset.part_uris[1]
+    table = dataset.storage.read_table(path)
+    items = table[Col.ITEMS].to_pylist()
+    items[1][0] = 0
+    column = pa.array(items, table.schema.field(Col.ITEMS).type)
+    dataset.storage.write_table(path, table.set_column(table.column_names.index(Col.ITEMS), Col.ITEMS, column))
+    train, whole = read_log(dataset)[0], read_whole_log(dataset)
+    assert whole.items.tolist() == [n for n in range(1, 17) if n != 13]
+    assert whole.offsets.tolist() == [0, 4, 8, 12, 15]
+    assert len(whole.times) == len(whole.weights) == 15
+    assert set(train.items) - {0} < set(whole.items)
 
 
 def test_the_candidate_that_ranks_the_validation_part_best_is_chosen(tmp_path):

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ray_app.baselines.log import TrainingLog, read_log
+from ray_app.baselines.log import TrainingLog, read_log, read_whole_log
 from ray_app.baselines.neighbors import ItemKNN, item_texts, text_similarity
 from ray_app.baselines.popular import PersonalFrequency, Popular
 from ray_app.baselines.transitions import GRAPH_ALONE, WITH_TEXT, Transitions
@@ -18,7 +18,16 @@ from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import Ragged
 from ray_app.metrics import Scores, ndcg, target_ranks
 
-__all__ = ["CANDIDATES", "Baseline", "TrainingLog", "choose", "fit_baselines", "item_texts", "read_log"]
+__all__ = [
+    "CANDIDATES",
+    "Baseline",
+    "TrainingLog",
+    "choose",
+    "fit_baselines",
+    "item_texts",
+    "read_log",
+    "read_whole_log",
+]
 
 CHOICE_USERS = 10_000
 """A sample of so many users is enough to choose between candidates."""

@@ -1,4 +1,4 @@
-"""The training events that baselines are counted from."""
+"""The events that baselines and the memory are counted from."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import COLUMNS, Histories, Ragged
 from ray_app.metrics import Scores
+from ray_app.schema import PAD
 
 UNSCORED = 1e-9
 """Popularity is worth at most this much: far below any score that a baseline gives, so it only orders the rest."""
@@ -15,7 +16,7 @@ UNSCORED = 1e-9
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """Training events, user after user, each user's from oldest to newest."""
+    """Events that may be counted, user after user, each user's from oldest to newest."""
 
     items: NDArray[np.int32]
     """Item indices `[events]`, from 1."""
@@ -48,18 +49,32 @@ class TrainingLog:
 
 def read_log(dataset: Dataset) -> tuple[TrainingLog, Ragged]:
     """The train part of every user of a prepared dataset, and every user's targets in the validation part."""
-    parts = [Histories.from_tables([dataset.storage.read_table(uri, COLUMNS)]) for uri in dataset.part_uris]
-    in_train = [_in_train(part) for part in parts]
+    parts = _parts(dataset)
     targets = [part.targets("validation") for part in parts]
-    log = TrainingLog(
-        items=np.concatenate([part.items[kept] for part, kept in zip(parts, in_train, strict=True)]),
-        offsets=_offsets([part.num_train for part in parts]),
-        times=np.concatenate([part.times[kept] for part, kept in zip(parts, in_train, strict=True)]),
-        weights=np.concatenate([part.weights[kept] for part, kept in zip(parts, in_train, strict=True)]),
+    log = _log(dataset, parts, [_in_train(part) for part in parts])
+    return log, Ragged(np.concatenate([part.values for part in targets]), _offsets([part.lengths for part in targets]))
+
+
+def read_whole_log(dataset: Dataset) -> TrainingLog:
+    """All parts of every user, those held out too: for what answers today, never for evaluation."""
+    parts = _parts(dataset)
+    return _log(dataset, parts, [part.items != PAD for part in parts])
+
+
+def _parts(dataset: Dataset) -> list[Histories]:
+    return [Histories.from_tables([dataset.storage.read_table(uri, COLUMNS)]) for uri in dataset.part_uris]
+
+
+def _log(dataset: Dataset, parts: list[Histories], wanted: list[NDArray[np.bool_]]) -> TrainingLog:
+    chosen = list(zip(parts, wanted, strict=True))
+    return TrainingLog(
+        items=np.concatenate([part.items[kept] for part, kept in chosen]),
+        offsets=_offsets([Ragged(part.items, part.offsets).keep(kept).lengths for part, kept in chosen]),
+        times=np.concatenate([part.times[kept] for part, kept in chosen]),
+        weights=np.concatenate([part.weights[kept] for part, kept in chosen]),
         num_items=dataset.num_items,
         order_numbers=dataset.manifest.data["timestamp_unit"] == "order",
     )
-    return log, Ragged(np.concatenate([part.values for part in targets]), _offsets([part.lengths for part in targets]))
 
 
 def _offsets(lengths: list[NDArray[np.int64]]) -> NDArray[np.int64]:

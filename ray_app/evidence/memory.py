@@ -1,6 +1,7 @@
-"""What the train part and the catalogue say of pairs of items: transitions, users in common, texts, labels."""
+"""What a log and the catalogue say of pairs of items: transitions, users in common, texts, labels."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,8 @@ WINDOW, DECAY, POWERS = 5, 0.7, (0.25, 0.15)
 """As in the transition graph published for Amazon Beauty."""
 FAR_WINDOW, FAR_DECAY, FAR_POWER = 10, 0.85, 0.5
 NEIGHBORS = 300
+COUNTED, WRITTEN = ("forward", "backward", "around", "together"), ("alike", "words", "labels")
+"""Which matrices follow from the log, and which from the catalogue's texts."""
 
 
 @dataclass(frozen=True)
@@ -41,30 +44,23 @@ class Memory:
     labels: Matrix
     """The same of brand and category alone."""
     counts: NDArray[np.float64]
-    """Summed weights of the train events of each item, `[num_items + 1]`."""
+    """Summed weights of the log's events of each item, `[num_items + 1]`."""
 
     @classmethod
     def fit(cls, log: TrainingLog, items: pa.Table) -> Self:
-        """Count over a train part.
+        """Count over a log.
 
         Args:
-            log: the train part.
+            log: the train part, or as much as may be known.
             items: prepared item table: row i is item index i + 1.
         """
-        counts = log.popularity()
-        near = transition_counts(log, WINDOW, DECAY)
-        far = transition_counts(log, FAR_WINDOW, FAR_DECAY)
         words = text_vectors(item_texts(items))
-        return cls(
-            forward=_normalized(near, counts, *POWERS),
-            backward=_normalized(near.T, counts, *POWERS),
-            around=_normalized(far + far.T, counts, FAR_POWER, FAR_POWER),
-            together=ItemKNN.fit(log, NEIGHBORS).similarity,
-            alike=nearest(words, NEIGHBORS),
-            words=words,
-            labels=text_vectors(joined_texts(items, (Col.BRAND, Col.CATEGORY))),
-            counts=counts,
-        )
+        labels = text_vectors(joined_texts(items, (Col.BRAND, Col.CATEGORY)))
+        return cls(**_counted(log), alike=nearest(words, NEIGHBORS), words=words, labels=labels)
+
+    def recounted(self, log: TrainingLog) -> Self:
+        """What another log says, and the same texts."""
+        return replace(self, **_counted(log))
 
     @property
     def num_items(self) -> int:
@@ -73,30 +69,53 @@ class Memory:
 
     def save(self, path: Path) -> None:
         """Write all arrays as safetensors."""
-        tensors: dict[str, NDArray[Any]] = {"counts": self.counts}
-        for name in self.matrices():
-            found: Matrix = getattr(self, name)
-            tensors |= {f"{name}.data": found.data, f"{name}.shape": np.array(found.shape)}
-            tensors |= {f"{name}.columns": found.indices, f"{name}.rows": found.indptr}
-        save_file(tensors, path)
+        save_file(self._arrays((*COUNTED, *WRITTEN)), path)
+
+    def save_counts(self, path: Path) -> None:
+        """Write what follows from the log: large texts need not be stored for each log."""
+        save_file(self._arrays(COUNTED), path)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote."""
-        tensors = load_file(path)
-        matrices = {
-            name: sparse.csr_array(
-                tuple(tensors[f"{name}.{part}"] for part in ("data", "columns", "rows")),
-                shape=tuple(tensors[f"{name}.shape"].tolist()),
-            )
-            for name in cls.matrices()
-        }
-        return cls(**matrices, counts=tensors["counts"])
+        arrays = load_file(path)
+        return cls(**_matrices(arrays, (*COUNTED, *WRITTEN)), counts=arrays["counts"])
 
-    @classmethod
-    def matrices(cls) -> list[str]:
-        """Names of the matrices."""
-        return [field.name for field in fields(cls) if field.name != "counts"]
+    def with_counts(self, path: Path) -> Self:
+        """What another memory's `save_counts` wrote, and the same texts."""
+        arrays = load_file(path)
+        return replace(self, **_matrices(arrays, COUNTED), counts=arrays["counts"])
+
+    def _arrays(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        arrays: dict[str, NDArray[Any]] = {"counts": self.counts}
+        for name in names:
+            found: Matrix = getattr(self, name)
+            arrays |= {f"{name}.data": found.data, f"{name}.shape": np.array(found.shape)}
+            arrays |= {f"{name}.columns": found.indices, f"{name}.rows": found.indptr}
+        return arrays
+
+
+def _counted(log: TrainingLog) -> dict[str, Any]:
+    counts = log.popularity()
+    near = transition_counts(log, WINDOW, DECAY)
+    far = transition_counts(log, FAR_WINDOW, FAR_DECAY)
+    return {
+        "forward": _normalized(near, counts, *POWERS),
+        "backward": _normalized(near.T, counts, *POWERS),
+        "around": _normalized(far + far.T, counts, FAR_POWER, FAR_POWER),
+        "together": ItemKNN.fit(log, NEIGHBORS).similarity,
+        "counts": counts,
+    }
+
+
+def _matrices(arrays: dict[str, NDArray[Any]], names: Sequence[str]) -> dict[str, Any]:
+    return {
+        name: sparse.csr_array(
+            tuple(arrays[f"{name}.{part}"] for part in ("data", "columns", "rows")),
+            shape=tuple(arrays[f"{name}.shape"].tolist()),
+        )
+        for name in names
+    }
 
 
 def _normalized(counted: Any, counts: NDArray[np.float64], row_power: float, column_power: float) -> Matrix:

@@ -89,7 +89,7 @@ class Predictor:
                 index = ItemIndex.load(folder / INDEX_FILE)
             except (KeyError, OSError) as error:
                 raise CheckpointError(f"{folder}: not a registered version of this program: {error}") from error
-            scorer = open_scorer(folder, dataset, seed, torch.device("cpu"))
+            scorer = open_scorer(folder, dataset, seed, torch.device("cpu"), today=True)
         items = dataset.items()
         catalog, customers = Catalog(items), Customers.read(dataset)
         # Where there is content, the model's vectors of items that no training saw are made of it.

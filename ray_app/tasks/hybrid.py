@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from ray_app import checkpoint
-from ray_app.baselines import read_log
+from ray_app.baselines import read_log, read_whole_log
 from ray_app.checkpoint import CheckpointError, fetched, verify
 from ray_app.config import Config, dump, fingerprint
 from ray_app.data.dataset import Dataset
@@ -32,7 +32,8 @@ from ray_app.tasks.recommend import questions, score, unit_vectors
 from ray_app.tasks.recommender import ITEMS_FILE, load_model
 from ray_app.train_config import RankerConfig
 
-MEMORY_FILE, RANKER_FILE, FACTS_FILE = "memory.safetensors", "ranker.txt", "ranker.json"
+MEMORY_FILE, TODAY_FILE = "memory.safetensors", "memory_of_today.safetensors"
+RANKER_FILE, FACTS_FILE = "ranker.txt", "ranker.json"
 WANTED, FIRST = "wanted", "first_of_user"
 
 
@@ -43,17 +44,17 @@ class Evidences:
         self._model = model.to(device).eval()
         self.table = self._model.table().detach()
         self.vectors = unit_vectors(self.table)
-        self._memory = memory
+        self.memory = memory
         self._exclude_seen = exclude_seen
 
     def describe(self, histories: Ragged) -> tuple[Scores, Pairs, dict[str, NDArray[np.float32]]]:
         """The model's scores of all items, the candidates of each history, and their features."""
         scores = score(self._model, histories, self.table)
-        evidence = read_memory(self._memory, histories)
+        evidence = read_memory(self.memory, histories)
         ranked = scores.copy()
         ranked[:, PAD] = np.finfo(np.float32).min
-        pairs = candidates(ranked, evidence, self._memory, histories, exclude_seen=self._exclude_seen)
-        return scores, pairs, features(pairs, ranked, self.vectors, evidence, self._memory, histories)
+        pairs = candidates(ranked, evidence, self.memory, histories, exclude_seen=self._exclude_seen)
+        return scores, pairs, features(pairs, ranked, self.vectors, evidence, self.memory, histories)
 
 
 class HybridScorer:
@@ -62,6 +63,11 @@ class HybridScorer:
     def __init__(self, evidences: Evidences, ranker: Ranker) -> None:
         self._evidences = evidences
         self._ranker = ranker
+
+    @property
+    def memory(self) -> Memory:
+        """What it counts with."""
+        return self._evidences.memory
 
     def scores(self, histories: Ragged) -> Scores:
         """See `Scorer`. A candidate's score is the ranker's, moved above the model's best."""
@@ -89,8 +95,8 @@ def is_hybrid(folder: Path) -> bool:
     return (folder / RANKER_FILE).exists()
 
 
-def load_hybrid(folder: Path, dataset: Dataset, device: torch.device) -> HybridScorer:
-    """Rebuild a hybrid from a verified folder.
+def load_hybrid(folder: Path, dataset: Dataset, device: torch.device, *, today: bool = False) -> HybridScorer:
+    """Rebuild a hybrid from a verified folder, with the memory of the train part or, for answers, that of `today`.
 
     Raises:
         CheckpointError: it was fitted to another catalogue, or by another version.
@@ -101,7 +107,14 @@ def load_hybrid(folder: Path, dataset: Dataset, device: torch.device) -> HybridS
             f"{folder}: its ranker was fitted to another catalogue than that of {dataset.uri}; fit it again there"
         )
     facts = json.loads((folder / FACTS_FILE).read_text())
-    evidences = Evidences(trained.model, Memory.load(folder / MEMORY_FILE), device, exclude_seen=facts["exclude_seen"])
+    memory = Memory.load(folder / MEMORY_FILE)
+    if today:
+        if not (folder / TODAY_FILE).is_file():
+            raise CheckpointError(
+                f"{folder}: a version before this one counted its train part alone; fit it again (jobs/rank.py)"
+            )
+        memory = memory.with_counts(folder / TODAY_FILE)
+    evidences = Evidences(trained.model, memory, device, exclude_seen=facts["exclude_seen"])
     return HybridScorer(evidences, Ranker.load(folder / RANKER_FILE, set(FEATURES)))
 
 
@@ -109,8 +122,9 @@ def hybrid_uri(dataset: Dataset, model_uri: str, config: Config) -> str:
     """The folder of the hybrid that these inputs make."""
     assert config.ranker is not None
     files = checkpoint.read_manifest(dataset.storage, model_uri)["files"]
+    # With the file's name, so that what has none is fitted again.
     key = fingerprint(
-        files, dataset.manifest.fingerprint, config.ranker, config.evaluate.exclude_seen, config.train.seed
+        files, TODAY_FILE, dataset.manifest.fingerprint, config.ranker, config.evaluate.exclude_seen, config.train.seed
     )
     return join(dataset.storage.root(config.name), "hybrid", key)
 
@@ -119,7 +133,8 @@ def fit_hybrid(dataset: Dataset, model_uri: str, config: Config, progress: Progr
     """Fit memory and ranker around a published sequence model, and publish all three at `hybrid_uri`.
 
     The memory is counted over the train part; the ranker learns from the validation part what each kind of evidence
-    is worth. Neither sees the test part.
+    is worth. Neither sees the test part. Beside it lies the memory of today, counted over all parts, for predictions
+    and the service: there as here, counts know what the histories hold and nothing later.
 
     Returns:
         What was measured: users and candidates learned from, trees, NDCG@10 of held-out users, feature importance.
@@ -142,7 +157,9 @@ def fit_hybrid(dataset: Dataset, model_uri: str, config: Config, progress: Progr
             if path.name not in (checkpoint.CONFIG_FILE, checkpoint.MANIFEST_FILE):
                 (folder / path.name).write_bytes(path.read_bytes())
         pq.write_table(dataset.items(), folder / ITEMS_FILE, compression="zstd")
-        Memory.fit(read_log(dataset)[0], dataset.items()).save(folder / MEMORY_FILE)
+        memory = Memory.fit(read_log(dataset)[0], dataset.items())
+        memory.save(folder / MEMORY_FILE)
+        memory.recounted(read_whole_log(dataset)).save_counts(folder / TODAY_FILE)
         memory_uri = join(uri, MEMORY_FILE)
         storage.write_bytes(memory_uri, (folder / MEMORY_FILE).read_bytes())
         table = _examples(dataset, model_uri, memory_uri, config, progress)

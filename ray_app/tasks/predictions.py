@@ -22,7 +22,7 @@ from ray_app.schema import PAD, Col, predictions_schema
 from ray_app.storage import Storage, join
 from ray_app.tasks.diversity import POOL, Vectors, content_vectors, diversified
 from ray_app.tasks.recommend import questions
-from ray_app.tasks.scorer import Scorer, load_scorer
+from ray_app.tasks.scorer import Answering, Scorer, load_scorer
 
 MANIFEST = "manifest.json"
 PATH, USERS, NO_HISTORY, ROWS = "path", "users", "users_without_history", "rows"
@@ -44,8 +44,8 @@ def predict(
     """Write `part-*.parquet` (`schema.predictions_schema`) for every user of `dataset`, and `manifest.json` last.
 
     A finished folder of the same inputs is found, and nothing is done. Users without a history get what the model
-    holds to be popular. With `predict.history: before_test` and the `exclude_seen` of the evaluation, the lists are
-    those that evaluation scored.
+    holds to be popular. With `predict.history: all` a hybrid counts all events; with `before_test` and the
+    `exclude_seen` of the evaluation, the lists are those that evaluation scored.
 
     Returns:
         The manifest: counts, parts, and the hashes of what they were made from.
@@ -61,7 +61,7 @@ def predict(
         if found.get("inputs") != inputs:
             raise DataError(f"{out_uri}: holds predictions of another model, dataset or setting; name another folder")
         return found
-    load_scorer(storage, dataset, model_uri, config)  # a fault becomes a sentence here, and a dead actor there
+    _scorer(storage, dataset, model_uri, config)  # a fault becomes a sentence here, and a dead actor there
     settings = {"storage": storage, "dataset": dataset, "model_uri": model_uri, "config": config, "out_uri": out_uri}
     bar = progress.add_task("predict", total=dataset.manifest.counts.users) if progress else None
     parts: list[dict[str, Any]] = []
@@ -86,6 +86,10 @@ def _inputs(storage: Storage, dataset: Dataset, model_uri: str, config: Config) 
     }
 
 
+def _scorer(storage: Storage, dataset: Dataset, model_uri: str, config: Config) -> Answering:
+    return load_scorer(storage, dataset, model_uri, config, today=config.predict.history == "all")
+
+
 class Predictor:
     """An actor: loads the model once, then writes one part after another."""
 
@@ -96,7 +100,7 @@ class Predictor:
         self._config = config
         self._out_uri = out_uri
         self._item_ids = dataset.items()[Col.ITEM].combine_chunks()
-        self._scorer = load_scorer(storage, dataset, model_uri, config)
+        self._scorer = _scorer(storage, dataset, model_uri, config)
         self._vectors: Vectors | None = None
         if config.predict.diversity:
             content = content_vectors(dataset)

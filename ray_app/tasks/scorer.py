@@ -85,8 +85,10 @@ class ModelScorer:
         return items.to(self._table.device), lengths.to(self._table.device)
 
 
-def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config) -> Answering:
+def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config, *, today: bool = False) -> Answering:
     """The checkpoint at `uri` over the catalogue of `dataset`, on the device that the configuration asks for.
+
+    With `today` it may know all events of the dataset; else, as evaluation asks, those of the train part.
 
     Raises:
         CheckpointError: it is incomplete, damaged, or does not fit.
@@ -94,17 +96,17 @@ def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config) ->
     device = torch.device("cuda" if config.train.use_gpu else "cpu")
     with fetched(storage, uri) as folder:
         verify(folder)
-        return open_scorer(folder, dataset, config.train.seed, device)
+        return open_scorer(folder, dataset, config.train.seed, device, today=today)
 
 
-def open_scorer(folder: Path, dataset: Dataset, seed: int, device: torch.device) -> Answering:
-    """The scorer of a verified folder; `seed` begins the vectors of items that it does not know.
+def open_scorer(folder: Path, dataset: Dataset, seed: int, device: torch.device, *, today: bool = False) -> Answering:
+    """The scorer of a verified folder; `seed` begins the vectors of items that it does not know, `today` as above.
 
     Raises:
         CheckpointError: it is incomplete, or does not fit.
     """
     if is_hybrid(folder):
-        return load_hybrid(folder, dataset, device)
+        return load_hybrid(folder, dataset, device, today=today)
     trained, items = load_model(folder), dataset.items()
     if not trained.items[Col.ITEM].equals(items[Col.ITEM]):
         check_encoder(trained, dataset)

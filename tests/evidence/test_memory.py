@@ -1,9 +1,13 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from ragged import ragged
+from safetensors.numpy import load_file
 
-from ray_app.evidence.memory import DECAY, Memory
+from ray_app.baselines import TrainingLog
+from ray_app.evidence.memory import COUNTED, DECAY, WRITTEN, Memory
 
 
 def test_what_follows_is_counted_over_powers_of_popularity(memory: Memory):
@@ -29,7 +33,25 @@ def test_it_is_the_same_after_a_file(memory: Memory, tmp_path: Path):
     memory.save(tmp_path / "memory.safetensors")
     again = Memory.load(tmp_path / "memory.safetensors")
     assert np.array_equal(again.counts, memory.counts)
-    for name in Memory.matrices():
+    for name in (*COUNTED, *WRITTEN):
         one, other = getattr(memory, name), getattr(again, name)
         assert one.shape == other.shape
         assert (one != other).nnz == 0
+
+
+def test_counts_of_another_log_stand_beside_the_same_texts(memory: Memory, items: pa.Table, tmp_path: Path):
+    values, offsets = ragged([1, 2, 3], [1, 2, 5], [4, 3])
+    zeros, ones = np.zeros(len(values), np.int64), np.ones(len(values), np.float32)
+    log = TrainingLog(values, offsets, zeros, ones, 5)
+    today = memory.recounted(log)
+    today.save_counts(tmp_path / "today.safetensors")
+    memory.save(tmp_path / "memory.safetensors")
+    whole = Memory.fit(log, items)
+    assert memory.forward[2, 5] == 0
+    assert today.forward[2, 5] == pytest.approx(1 / 2**0.25)
+    for found in (today, memory.with_counts(tmp_path / "today.safetensors")):
+        assert np.array_equal(found.counts, whole.counts)
+        assert all((getattr(found, name) != getattr(whole, name)).nnz == 0 for name in (*COUNTED, *WRITTEN))
+        assert found.words is memory.words
+    stored = load_file(tmp_path / "today.safetensors")
+    assert not any(name.startswith(WRITTEN) for name in stored), "texts are not stored twice"

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from shops import write_dataset
 
-from ray_app.baselines import read_log
+from ray_app.baselines import read_log, read_whole_log
 from ray_app.checkpoint import publish, seal
 from ray_app.config import Config, dump, parse_config
 from ray_app.data.dataset import Dataset
@@ -21,7 +21,7 @@ from ray_app.evidence.ranker import Ranker
 from ray_app.registry import Registry, Version
 from ray_app.serving.predictor import Predictor
 from ray_app.storage import Storage, join
-from ray_app.tasks.hybrid import FACTS_FILE, MEMORY_FILE, RANKER_FILE
+from ray_app.tasks.hybrid import FACTS_FILE, MEMORY_FILE, RANKER_FILE, TODAY_FILE
 from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, build_model
 from ray_app.train_config import RankerConfig
 
@@ -85,7 +85,9 @@ def register(
     pq.write_table(dataset.items(), folder / ITEMS_FILE)
     if hybrid:
         rng = np.random.default_rng(seed)
-        Memory.fit(read_log(dataset)[0], dataset.items()).save(folder / MEMORY_FILE)
+        memory = Memory.fit(read_log(dataset)[0], dataset.items())
+        memory.save(folder / MEMORY_FILE)
+        memory.recounted(read_whole_log(dataset)).save_counts(folder / TODAY_FILE)
         features = {name: rng.random(600).astype(np.float32) for name in FEATURES}
         wanted = np.tile(np.arange(10) == 0, 60)
         few = RankerConfig(max_trees=5, min_leaf=5)

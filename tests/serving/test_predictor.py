@@ -43,7 +43,7 @@ def test_answers_are_those_of_the_predict_job(
 ):
     storage, everyone = Storage.from_config(config.storage), histories(dataset)
     with fetched(storage, versions[name].uri) as folder:
-        scorer = open_scorer(folder, dataset, 0, torch.device("cpu"))
+        scorer = open_scorer(folder, dataset, 0, torch.device("cpu"), today=True)
     users, items, _, scores = best_items(scorer, everyone.all_events(), 7, exclude_seen)
     requests = [
         RecommendRequest(user_id=user, k=7, exclude_seen=exclude_seen) for user in everyone.user_ids.to_pylist()

@@ -3,17 +3,30 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 
-from ray_app.checkpoint import MANIFEST_FILE, CheckpointError
+from ray_app.baselines import read_log, read_whole_log
+from ray_app.checkpoint import MANIFEST_FILE, CheckpointError, fetched
 from ray_app.config import Config, apply_overrides, parse_config
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
 from ray_app.data.sequences import COLUMNS, Histories
 from ray_app.errors import DataError
+from ray_app.evidence.memory import Memory
 from ray_app.metrics import top_k
 from ray_app.storage import Storage, join
-from ray_app.tasks.hybrid import MEMORY_FILE, RANKER_FILE, HybridScorer, fit_hybrid, hybrid_uri
+from ray_app.tasks.hybrid import (
+    MEMORY_FILE,
+    RANKER_FILE,
+    TODAY_FILE,
+    HybridScorer,
+    fit_hybrid,
+    hybrid_uri,
+    load_hybrid,
+)
+from ray_app.tasks.predictions import best_items, predict
 from ray_app.tasks.ranking import evaluate
 from ray_app.tasks.recommend import questions
 from ray_app.tasks.scorer import ModelScorer, load_scorer
@@ -74,6 +87,38 @@ def test_it_stands_in_the_table(small_dataset: Dataset, small_models: dict[str, 
     metrics = evaluate(small_dataset.storage, small_dataset, methods, config)
     assert list(metrics["methods"])[:2] == ["hybrid", "fine-tuned"]
     assert metrics["methods"]["hybrid"]["fitted_on"].endswith("and taught the ranker")
+
+
+def test_evaluation_counts_the_train_part_and_answers_the_whole_log(
+    small_dataset: Dataset, hybrid: str, config: Config
+):
+    train, whole = read_log(small_dataset)[0], read_whole_log(small_dataset)
+    assert len(whole.items) > len(train.items)
+    with fetched(small_dataset.storage, hybrid) as folder:
+        for today, log in ((False, train), (True, whole)):
+            scorer = load_hybrid(folder, small_dataset, torch.device("cpu"), today=today)
+            assert np.array_equal(scorer.memory.counts, log.popularity())
+            fitted = Memory.fit(log, small_dataset.items())
+            assert (scorer.memory.forward != fitted.forward).nnz == 0
+        (folder / TODAY_FILE).unlink()
+        load_hybrid(folder, small_dataset, torch.device("cpu"))
+        with pytest.raises(CheckpointError, match="counted its train part alone; fit it again"):
+            load_hybrid(folder, small_dataset, torch.device("cpu"), today=True)
+
+
+def test_lists_of_before_the_test_part_know_the_train_part_and_those_of_today_all(
+    small_dataset: Dataset, hybrid: str, config: Config, tmp_path: Path
+):
+    histories = Histories.from_tables(small_dataset.storage.read_table(u, COLUMNS) for u in small_dataset.part_uris)
+    for history, known in (("before_test", histories.before("test")), ("all", histories.all_events())):
+        asked = apply_overrides(config, [f"predict.history={history}", "predict.k=10"])
+        predict(small_dataset.storage, small_dataset, hybrid, asked, str(tmp_path / history))
+        scorer = load_scorer(small_dataset.storage, small_dataset, hybrid, config, today=history == "all")
+        user, item, *_ = best_items(scorer, known, 10, exclude_seen=True)
+        ids = small_dataset.items()["item_id"].to_pylist()
+        table = pq.read_table(sorted((tmp_path / history).glob("part-*.parquet")))
+        assert table["item_id"].to_pylist() == [ids[index - 1] for index in item]
+        assert table["user_id"].to_pylist() == [histories.user_ids[int(row)].as_py() for row in user]
 
 
 def test_it_is_refused_for_another_catalogue(small_config: Config, hybrid: str, config: Config, tmp_path: Path):
