@@ -1,11 +1,16 @@
-"""Next item by all evidence at once, on a public log without Ray: the hybrid and its parts, both protocols, as JSON.
+"""Next item by all evidence at once, on a public log without Ray: the hybrid and its parts, by protocol, as JSON.
 
-    python benchmarks/hybrid.py --data FOLDER --config jobs/configs/amazon_beauty_hybrid.yaml [key=value ...]
+    python benchmarks/hybrid.py --data FOLDER --config jobs/configs/amazon_beauty_hybrid.yaml \
+        [--seeds 5] [--refit] [--ablate] [key=value ...]
 
-Trains the sequence model with the plain loop, fits memory and ranker around it, and prints one line per protocol (seen
-items kept, seen items excluded): HR@10 and NDCG@10 on the test part of the hybrid, of the sequence model alone and of
-the untrained graph with text, the paired difference to the graph with its 95% bootstrap interval, and the same for the
-hybrid without one kind of evidence (`--ablate`).
+For each seed it trains the sequence model with the plain loop, fits memory and ranker around it, and prints a line per
+protocol (seen items kept, seen items excluded): HR@10 and NDCG@10 on the test part of the hybrid, of the sequence model
+alone and of the untrained graph with text, the paired difference to the graph with its 95% bootstrap interval, and the
+same for the hybrid without one kind of evidence (`--ablate`). With `--refit` there is a third: seen items excluded,
+memory and graph counted over train and validation, while sequence model and ranker stay as they were fitted.
+
+The last lines, one per protocol, are over all seeds: means, the hybrid's lowest and highest NDCG@10, and paired
+differences of users' means over the seeds, so that the intervals are over users.
 """
 
 import argparse
@@ -13,19 +18,20 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
-from leave_one_out import read_items
+from leave_one_out import load_sequences, read_items
 from train_plain import train
 
 from ray_app.baselines import CANDIDATES, TrainingLog, choose, item_texts
-from ray_app.config import Config, load_config
+from ray_app.baselines.transitions import Transitions
+from ray_app.config import Config, apply_overrides, load_config
 from ray_app.data.sequences import Histories, Ragged
 from ray_app.evidence.memory import Memory
 from ray_app.evidence.ranker import Ranker
-from ray_app.metrics import Ragged as RaggedRanks
 from ray_app.metrics import hit_rate, ndcg, paired_difference, target_ranks
 from ray_app.tasks.hybrid import FIRST, WANTED, Evidences, HybridScorer, described_examples
 from ray_app.tasks.recommend import questions
@@ -39,8 +45,28 @@ KINDS = {
     "users in common": ("together",),
 }
 """Feature names begin with these; `graph_text` is both graph and content, and goes with either."""
-GRAPH = "graph + text, untrained"
-BATCH = 256
+HYBRID, GRAPH = "hybrid", "graph + text, untrained"
+REFIT = "excluded, refit"
+BATCH, SAMPLES = 256, 1000
+CPU = torch.device("cpu")
+
+
+class Counted(NamedTuple):
+    """What counting alone makes of a log, whatever the seed."""
+
+    memory: Memory
+    graph: Transitions
+
+    def again(self, log: TrainingLog) -> "Counted":
+        """The same texts and weights, and counts over another log."""
+        return Counted(self.memory.recounted(log), Transitions.fit(log, self.graph.weights, self.graph.similarity))
+
+
+class Outcome(NamedTuple):
+    """Of one method and seed, a number per user."""
+
+    hits: np.ndarray
+    gains: np.ndarray
 
 
 def main() -> None:
@@ -48,44 +74,66 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--config", required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="so many, from train.seed on")
     parser.add_argument("--protocol", choices=("kept", "excluded"), action="append")
+    parser.add_argument("--refit", action="store_true", help="also with counts of train and validation")
     parser.add_argument("--ablate", action="store_true", help="also fit rankers without each kind of evidence")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     config = load_config(args.config, args.overrides)
-    model, histories = train(args.data, config)
-    items = read_items(args.data, config)
+    items, histories = read_items(args.data, config), Histories.from_tables([load_sequences(args.data)[0]])
+    left_out = {
+        HYBRID: (),
+        **({f"hybrid without {kind}": names for kind, names in KINDS.items()} if args.ablate else {}),
+    }
+    counted = {name: count(histories, items, name == "excluded") for name in args.protocol or ("kept", "excluded")}
+    found: dict[str, list[dict[str, Outcome]]] = {}
+    for seed in range(config.train.seed, config.train.seed + args.seeds):
+        of_seed = apply_overrides(config, [f"train.seed={seed}"])
+        model = train(args.data, of_seed)[0]
+        for name, known in counted.items():
+            exclude = name == "excluded"
+            began = time.process_time()
+            examples = described(Evidences(model, known.memory, CPU, exclude_seen=exclude), histories, exclude)
+            fits = {method: fitted(examples, names, of_seed, args.threads) for method, names in left_out.items()}
+            spent = round(time.process_time() - began, 1)
+            asked = {name: known}
+            if exclude and args.refit:
+                asked[REFIT] = known.again(training_log(histories.before("test"), len(items)))
+            for protocol, (memory, graph) in asked.items():
+                evidences = Evidences(model, memory, CPU, exclude_seen=exclude)
+                scorers: dict[str, Scorer] = {method: HybridScorer(evidences, fit[0]) for method, fit in fits.items()}
+                scorers |= {"sequence model": ModelScorer(model, CPU), GRAPH: graph}
+                outcomes = {method: outcome(scorer, histories, exclude) for method, scorer in scorers.items()}
+                found.setdefault(protocol, []).append(outcomes)
+                line = {"protocol": protocol, "seed": seed, **summary([outcomes])}
+                print(json.dumps({**line, "fit_cpu_s": spent, **fits[HYBRID][1]}), flush=True)
+    for protocol, of_seeds in found.items():
+        reached = [float(outcomes[HYBRID].gains.mean()) for outcomes in of_seeds]
+        spread = [round(min(reached), 5), round(max(reached), 5)]
+        print(json.dumps({"protocol": protocol, "seeds": len(of_seeds), "spread": spread, **summary(of_seeds)}))
+
+
+def count(histories: Histories, items: pa.Table, exclude: bool) -> Counted:
+    """Over the train part; validation chooses the weights of the graph."""
     known = histories.train()
+    log = training_log(known, len(items))
+    candidates = CANDIDATES["transitions_text"](log, item_texts(items))
+    graph = choose(candidates, known, histories.targets("validation"), exclude)
+    assert isinstance(graph, Transitions)
+    return Counted(Memory.fit(log, items), graph)
+
+
+def training_log(known: Ragged, num_items: int) -> TrainingLog:
     zeros, ones = np.zeros(len(known.values), np.int64), np.ones(len(known.values), np.float32)
-    log = TrainingLog(known.values, known.offsets, zeros, ones, len(items), order_numbers=True)
-    memory = Memory.fit(log, items)
-    for protocol in args.protocol or ("kept", "excluded"):
-        exclude = protocol == "excluded"
-        evidences = Evidences(model, memory, torch.device("cpu"), exclude_seen=exclude)
-        began = time.process_time()
-        examples = pa.concat_tables(described(evidences, histories, exclude))
-        ranker, measured = fitted(examples, (), config, args.threads)
-        spent = time.process_time() - began
-        candidates = CANDIDATES["transitions_text"](log, item_texts(items))
-        scorers: dict[str, Scorer] = {
-            "hybrid": HybridScorer(evidences, ranker),
-            "sequence model": ModelScorer(model, torch.device("cpu")),
-            GRAPH: choose(candidates, known, histories.targets("validation"), exclude),
-        }
-        for kind, names in KINDS.items() if args.ablate else ():
-            scorers[f"hybrid without {kind}"] = HybridScorer(
-                evidences, fitted(examples, names, config, args.threads)[0]
-            )
-        ranks = {name: ranks_of(scorer, histories, exclude) for name, scorer in scorers.items()}
-        gained = {name: ndcg(found, 10) for name, found in ranks.items()}
-        difference = paired_difference(gained["hybrid"], gained[GRAPH], 1000, config.train.seed)
-        line = {
-            name: [round(float(hit_rate(found, 10).mean()), 5), round(float(gained[name].mean()), 5)]
-            for name, found in ranks.items()
-        }
-        line |= {"hybrid - graph": [round(value, 5) for value in difference], "fit_cpu_s": round(spent, 1), **measured}
-        print(json.dumps({"protocol": protocol, "seed": config.train.seed, **line}), flush=True)
+    return TrainingLog(known.values, known.offsets, zeros, ones, num_items, order_numbers=True)
+
+
+def described(evidences: Evidences, histories: Histories, exclude: bool) -> pa.Table:
+    return pa.concat_tables(
+        described_examples(evidences, known, targets) for known, targets in batches(histories, "validation", exclude)
+    )
 
 
 def fitted(
@@ -100,6 +148,16 @@ def fitted(
     return Ranker.fit(columns, wanted, sizes, settings, seed=config.train.seed, threads=threads)
 
 
+def outcome(scorer: Scorer, histories: Histories, exclude: bool) -> Outcome:
+    values = [
+        target_ranks(scorer.scores(known), targets, known if exclude else None)[0]
+        for known, targets in batches(histories, "test", exclude)
+    ]
+    flat = np.concatenate(values)
+    ranks = flat, np.arange(len(flat) + 1)  # one target per user
+    return Outcome(hit_rate(ranks, 10), ndcg(ranks, 10))
+
+
 def batches(histories: Histories, part: str, exclude: bool) -> Iterator[tuple[Ragged, Ragged]]:
     users, known, targets = questions(histories, part, exclude)
     for start in range(0, len(users), BATCH):
@@ -107,19 +165,18 @@ def batches(histories: Histories, part: str, exclude: bool) -> Iterator[tuple[Ra
         yield known.slice(start, stop), targets.slice(start, stop)
 
 
-def described(evidences: Evidences, histories: Histories, exclude: bool) -> list[pa.Table]:
-    return [
-        described_examples(evidences, known, targets) for known, targets in batches(histories, "validation", exclude)
-    ]
-
-
-def ranks_of(scorer: Scorer, histories: Histories, exclude: bool) -> RaggedRanks:
-    values = [
-        target_ranks(scorer.scores(known), targets, known if exclude else None)[0]
-        for known, targets in batches(histories, "test", exclude)
-    ]
-    flat = np.concatenate(values)
-    return flat, np.arange(len(flat) + 1)  # one target per user
+def summary(of_seeds: list[dict[str, Outcome]]) -> dict[str, list[float]]:
+    """HR@10 and NDCG@10 of each method, and what the hybrid gains on the graph and by each kind of evidence."""
+    means = {
+        method: Outcome(*(np.mean(values, axis=0) for values in zip(*(seed[method] for seed in of_seeds), strict=True)))
+        for method in of_seeds[0]
+    }
+    line = {method: [float(hits.mean()), float(gains.mean())] for method, (hits, gains) in means.items()}
+    for method, found in means.items():
+        if method == GRAPH or method.startswith("hybrid without"):
+            difference = paired_difference(means[HYBRID].gains, found.gains, SAMPLES, 0)
+            line[f"hybrid - {method.removeprefix('hybrid ')}"] = list(difference)
+    return {name: [round(value, 5) for value in values] for name, values in line.items()}
 
 
 if __name__ == "__main__":
