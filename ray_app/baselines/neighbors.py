@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +16,9 @@ from ray_app.metrics import Ragged, Scores
 from ray_app.schema import Col
 
 BLOCK = 1 << 22
-"""Cosines held in memory at a time."""
+"""Products held in memory at a time."""
+COMMON = 1 << 13
+"""A word in more texts than so many (a user with more items) says little and costs their square: see `nearest`."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +73,36 @@ def text_vectors(texts: Sequence[str]) -> Matrix:
 
 
 def nearest(vectors: Matrix, keep: int) -> Matrix:
-    """Cosine of each row to the `keep` other rows nearest to it, 0 to all others; `[rows, rows]`."""
+    """Cosine of each row to the `keep` other rows nearest to it, 0 to all others; `[rows, rows]`.
+
+    Columns that more than `COMMON` rows have in common are left out of the search, though not of the cosines of what it
+    finds: so work grows with the rows and not with their square. Of fewer rows than that the result is exact.
+    """
     lengths = np.sqrt(vectors.multiply(vectors).sum(axis=1))
     unit = settled(sparse.diags_array(1 / np.where(lengths > 0, lengths, 1)) @ vectors)
-    others = settled(unit.T)
-    step = max(1, BLOCK // unit.shape[0])
+    common = np.bincount(unit.indices, minlength=unit.shape[1]) > COMMON
+    shared = unit[:, common].toarray()
+    telling = settled(unit[:, ~common]) if common.any() else unit
+    others = settled(telling.T)
     blocks = []
-    for start in range(0, unit.shape[0], step):
-        cosines = (unit[start : start + step] @ others).tocsr()
-        own = np.repeat(np.arange(start, start + cosines.shape[0]), np.diff(cosines.indptr)) == cosines.indices
+    for start, stop in pairwise(_bounds(telling)):
+        cosines = (telling[start:stop] @ others).tocsr()
+        own = np.repeat(np.arange(start, stop), np.diff(cosines.indptr)) == cosines.indices
         cosines.data[own] = 0
-        blocks.append(_strongest(cosines, keep))
+        found = _strongest(cosines, keep)
+        if common.any():
+            rows = np.repeat(np.arange(start, stop), np.diff(found.indptr))
+            found.data += np.einsum("pc,pc->p", shared[rows], shared[found.indices])
+        blocks.append(found)
     return settled(sparse.vstack(blocks))
+
+
+def _bounds(vectors: Matrix) -> NDArray[np.int64]:
+    """Where stretches of rows begin and end whose products with all others are `BLOCK` together, but for one row."""
+    sizes = np.bincount(vectors.indices, minlength=vectors.shape[1])
+    products = np.append(0, np.cumsum(sizes[vectors.indices]))[vectors.indptr]
+    cuts = np.searchsorted(products, np.arange(0, products[-1], BLOCK))
+    return np.unique(np.concatenate([[0], cuts, [vectors.shape[0]]]))
 
 
 def _strongest(scores: Matrix, keep: int) -> Matrix:
