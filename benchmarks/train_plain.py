@@ -22,7 +22,6 @@ from ray_app.data.sequences import Histories
 from ray_app.data.shard import Shard
 from ray_app.metrics import hit_rate, ndcg
 from ray_app.models.sequence import SequenceModel
-from ray_app.schedule import Schedule
 from ray_app.tasks.recommend import RecommendTask, target_ranks_of
 from ray_app.tasks.recommender import TrainedModel, build_model
 from ray_app.training.loop import LoopSettings, fit
@@ -82,21 +81,11 @@ def train_on(
     table: pa.Table,
     items: pa.Table,
     config: Config,
-    schedule: Schedule | None = None,
     content: np.ndarray | None = None,
-    pretrained: TrainedModel | None = None,
     until: float | None = None,
 ) -> TrainedModel:
-    """Fit a schedule (`evaluate.scratch_schedule`) to sequences of `items`: their ids and train counts."""
-    targets = int(np.maximum(table["num_train"].to_numpy() - 1, 0).sum())
-    labels = config.content.labels if config.content else ()
-    model, reference = build_model(config.model, items, config.train.seed, pretrained, content, labels=labels)
-    task = TimedTask(
-        model, reference, Shard([], targets, lambda _: iter([table]), config.train.window_users),
-        num_steps(targets, config.train.tokens_per_batch), config.model,
-        train_counts=torch.from_numpy(items["train_count"].to_numpy().copy()),
-        exclude_seen=config.evaluate.exclude_seen,
-    )  # fmt: skip
+    """Fit `evaluate.scratch_schedule` to sequences of `items`: their ids and train counts."""
+    task, targets = timed_task(table, items, config, content)
     began = time.process_time()
 
     def report(record: dict[str, float | str], snapshot: Snapshot) -> None:
@@ -106,10 +95,29 @@ def train_on(
             raise SystemExit
 
     settings = LoopSettings(seed=config.train.seed)
-    progress = fit(task, schedule or config.evaluate.scratch_schedule, settings, World.current(), report)
+    progress = fit(task, config.evaluate.scratch_schedule, settings, World.current(), report)
     spent = time.process_time() - began - task.validation_s
     print(json.dumps({"best": progress.best, "train_cpu_s": round(spent, 2)}), flush=True)
-    return TrainedModel(model.eval(), items)
+    return TrainedModel(task.model.eval(), items)
+
+
+def timed_task(
+    table: pa.Table,
+    items: pa.Table,
+    config: Config,
+    content: np.ndarray | None = None,
+) -> tuple[TimedTask, int]:
+    """What the loop trains on sequences of `items`, and how many targets an epoch has."""
+    targets = int(np.maximum(table["num_train"].to_numpy() - 1, 0).sum())
+    labels = config.content.labels if config.content else ()
+    model, reference = build_model(config.model, items, config.train.seed, content=content, labels=labels)
+    task = TimedTask(
+        model, reference, Shard([], targets, lambda _: iter([table]), config.train.window_users),
+        num_steps(targets, config.train.tokens_per_batch), config.model,
+        train_counts=torch.from_numpy(items["train_count"].to_numpy().copy()),
+        exclude_seen=config.evaluate.exclude_seen,
+    )  # fmt: skip
+    return task, targets
 
 
 if __name__ == "__main__":

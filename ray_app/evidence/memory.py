@@ -14,12 +14,12 @@ from scipy import sparse
 from ray_app.baselines.histories import Matrix, settled
 from ray_app.baselines.log import TrainingLog
 from ray_app.baselines.neighbors import ItemKNN, item_texts, joined_texts, nearest, text_vectors
-from ray_app.baselines.transitions import transition_counts
+from ray_app.evidence.moves import Moves
 from ray_app.schema import Col
 
-WINDOW, DECAY, POWERS = 5, 0.7, (0.25, 0.15)
+POWERS = (0.25, 0.15)
 """As in the transition graph published for Amazon Beauty."""
-FAR_WINDOW, FAR_DECAY, FAR_POWER = 10, 0.85, 0.5
+FAR_POWER = 0.5
 NEIGHBORS = 300
 COUNTED, WRITTEN = ("forward", "backward", "around", "together"), ("alike", "words", "labels")
 """Which matrices follow from the log, and which from the catalogue's texts."""
@@ -62,6 +62,12 @@ class Memory:
         """What another log says, and the same texts."""
         return replace(self, **_counted(log))
 
+    def with_moves(self, moves: Moves) -> Self:
+        """With what came to the log since: transitions and popularity, while users in common stay as they were."""
+        counts = self.counts + moves.counts
+        more = {name: settled(getattr(self, name) + added) for name, added in _divided(moves, counts).items()}
+        return replace(self, **more, counts=counts)
+
     @property
     def num_items(self) -> int:
         """Size of the catalogue."""
@@ -96,15 +102,16 @@ class Memory:
 
 
 def _counted(log: TrainingLog) -> dict[str, Any]:
-    counts = log.popularity()
-    near = transition_counts(log, WINDOW, DECAY)
-    far = transition_counts(log, FAR_WINDOW, FAR_DECAY)
+    moves = Moves.of(log)
+    together = ItemKNN.fit(log, NEIGHBORS).similarity
+    return {**_divided(moves, moves.counts), "together": together, "counts": moves.counts}
+
+
+def _divided(moves: Moves, counts: NDArray[np.float64]) -> dict[str, Matrix]:
     return {
-        "forward": _normalized(near, counts, *POWERS),
-        "backward": _normalized(near.T, counts, *POWERS),
-        "around": _normalized(far + far.T, counts, FAR_POWER, FAR_POWER),
-        "together": ItemKNN.fit(log, NEIGHBORS).similarity,
-        "counts": counts,
+        "forward": _normalized(moves.near, counts, *POWERS),
+        "backward": _normalized(moves.near.T, counts, *POWERS),
+        "around": _normalized(moves.far + moves.far.T, counts, FAR_POWER, FAR_POWER),
     }
 
 

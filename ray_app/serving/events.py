@@ -11,11 +11,21 @@ from ray_app.serving.customers import SECOND_US, Event
 
 NEWEST = 1000
 """Events of one user that are read back."""
+KEPT = 100_000
+"""Arrivals that are kept for those who have not heard of them; who comes later hears of the latest alone."""
 TABLES = """
 CREATE TABLE IF NOT EXISTS events (
     key TEXT PRIMARY KEY, user TEXT NOT NULL, item TEXT NOT NULL, time INTEGER NOT NULL, type TEXT
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS events_of_user ON events (user, time);
+CREATE TABLE IF NOT EXISTS arrivals (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT NOT NULL, item TEXT NOT NULL, time INTEGER NOT NULL, type TEXT
+);
+INSERT INTO arrivals (user, item, time, type) SELECT user, item, time, type FROM events
+    WHERE NOT EXISTS (SELECT 1 FROM arrivals) ORDER BY time;
+CREATE TRIGGER IF NOT EXISTS arrived AFTER INSERT ON events BEGIN
+    INSERT INTO arrivals (user, item, time, type) VALUES (new.user, new.item, new.time, new.type);
+END;
 CREATE TABLE IF NOT EXISTS changes (
     revision INTEGER PRIMARY KEY AUTOINCREMENT, item TEXT NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL,
     UNIQUE (item, kind)
@@ -59,6 +69,14 @@ class State(NamedTuple):
     """What the reader has seen now."""
 
 
+class News(NamedTuple):
+    """Events of all users in the order in which they came."""
+
+    rows: list[NewRow]
+    cursor: str
+    """What tells the store later what the reader has heard; empty for nothing."""
+
+
 class EventStore:
     """One file. Written and read by one process, which may be killed at any time."""
 
@@ -74,12 +92,11 @@ class EventStore:
 
     def append(self, rows: Sequence[NewRow]) -> int:
         """Keep events, all or none; how many of them are new."""
-        before = self._database.total_changes
-        self._write(
+        return self._write(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
             [(row.key, row.user, row.item, row.time, row.type) for row in rows],
+            "DELETE FROM arrivals WHERE number <= (SELECT MAX(number) FROM arrivals) - ?",
         )
-        return self._database.total_changes - before
 
     def change(self, changes: Sequence[Change]) -> None:
         """Keep what is said of items; of several sayings of one kind about an item the last counts."""
@@ -93,15 +110,24 @@ class EventStore:
         found = self._database.execute(later, (seen,)).fetchall()
         return State(events, [Change(*row[:3]) for row in found], found[-1][3] if found else seen)
 
+    def news(self, cursor: str) -> News:
+        """What came since `cursor`, of the latest `KEPT` events."""
+        query = "SELECT number, user, item, time, type FROM arrivals WHERE number > ? ORDER BY number"
+        found = self._database.execute(query, (int(cursor or 0),)).fetchall()
+        return News([NewRow(*row[1:]) for row in found], str(found[-1][0]) if found else cursor)
+
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
 
-    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]], trim: str | None = None) -> int:
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            self._database.executemany(statement, rows)
+            written = self._database.executemany(statement, rows).rowcount
+            if trim:
+                self._database.execute(trim, (KEPT,))
             self._database.execute("COMMIT")
         except BaseException:
             self._database.execute("ROLLBACK")
             raise
+        return max(written, 0)

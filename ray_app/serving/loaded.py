@@ -1,5 +1,6 @@
 """A version in memory: its predictor, the one thread that uses it, who waits for it, and how it has done."""
 
+import asyncio
 import logging
 import time
 from asyncio import get_running_loop
@@ -12,6 +13,7 @@ import torch
 
 from ray_app.serve_config import ServeConfig
 from ray_app.serving.batching import Batcher
+from ray_app.serving.customers import Event
 from ray_app.serving.events import State
 from ray_app.serving.meters import Meters
 from ray_app.serving.predictor import Predictor
@@ -19,6 +21,8 @@ from ray_app.serving.record import Record
 from ray_app.serving.schemas import RecommendAnswer, RecommendRequest
 from ray_app.serving.store import Store
 
+USERS = 1000
+"""Whose events are read at a time."""
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
@@ -31,6 +35,8 @@ class Loaded:
         self.record = Record()
         self.seen = 0
         """Up to which revision it knows what was said of items."""
+        self.heard = ""
+        """Up to which event it has counted what customers did."""
         self._store = store
         self._meters = meters
         self._thread = ThreadPoolExecutor(1, "predictor", lambda: torch.set_num_threads(settings.torch_threads))
@@ -66,6 +72,26 @@ class Loaded:
             return question(self.predictor)
 
         return await self._in_thread(answer)
+
+    async def learn(self) -> None:
+        """Count what customers did since it looked last, where the version ranks by what is counted."""
+        lately = self.predictor.lately
+        if lately is None or not (news := await self._store.news(self.heard)).rows:
+            return
+        users = sorted({row.user for row in news.rows})
+        later = dict[str, list[Event]]()
+        for start in range(0, len(users), USERS):
+            some = users[start : start + USERS]
+            later |= zip(some, (await self._store.read(some, self.seen)).events, strict=True)
+        # What came while that was read is counted the next time, and must not be taken for counted then.
+        unheard = {(row.user, row.item, row.time) for row in (await self._store.news(news.cursor)).rows}
+        later = {
+            user: [event for event in events if (user, str(event.item), event.time) not in unheard]
+            for user, events in later.items()
+        }
+        moves = await self._in_thread(lambda: lately.moves(news.rows, later))
+        await asyncio.to_thread(lately.count, moves, len(news.rows))  # answers go on meanwhile
+        self.heard = news.cursor
 
     def failed(self, error: Exception) -> None:
         """It owed an answer that another version had to give."""

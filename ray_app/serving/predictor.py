@@ -1,5 +1,6 @@
 """A version that answers: plain torch, in one thread, without Ray and without HTTP."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Self
 
@@ -18,6 +19,7 @@ from ray_app.serving.catalog import Catalog, Mask
 from ray_app.serving.content import Content, Placed
 from ray_app.serving.customers import NOW, Customers, Event, Past
 from ray_app.serving.events import Change
+from ray_app.serving.lately import Lately
 from ray_app.serving.likeness import Likeness
 from ray_app.serving.lists import best, varied
 from ray_app.serving.reasons import Reasons
@@ -35,6 +37,7 @@ from ray_app.serving.schemas import (
 )
 from ray_app.serving.wishes import Wish, boosted, wish_of
 from ray_app.storage import Storage
+from ray_app.tasks.hybrid import HybridScorer
 from ray_app.tasks.scorer import Answering, open_scorer
 
 
@@ -50,7 +53,7 @@ class Predictor:
         index: ItemIndex,
         *,
         exclude_seen: bool,
-        event_types: frozenset[str] | None = None,
+        event_types: Mapping[str, float] | None = None,
         retrieval: str = "exact",
         untrained: Mask | None = None,
     ) -> None:
@@ -61,6 +64,7 @@ class Predictor:
         self._scorer = scorer
         self._likeness = Likeness(scorer.table())
         self._index = index
+        self.lately = Lately(scorer, customers, catalog, event_types) if isinstance(scorer, HybridScorer) else None
         self._popular = index.by_popularity()
         self._reasons = Reasons(index, catalog)
         self._exclude_seen = exclude_seen
@@ -96,7 +100,6 @@ class Predictor:
         untrained = np.append(False, items[Col.TRAIN_COUNT].to_numpy() == 0) & (encoder is None)
         del items
         pa.default_memory_pool().release_unused()  # of a large catalogue Arrow would keep as much as was copied from it
-        types = dataset.manifest.data["event_types"]
         return cls(
             version.name,
             scorer,
@@ -104,7 +107,7 @@ class Predictor:
             customers,
             index,
             exclude_seen=exclude_seen,
-            event_types=None if types is None else frozenset(types),
+            event_types=dataset.manifest.data["event_types"],
             retrieval=retrieval,
             untrained=untrained,
         )

@@ -15,7 +15,7 @@ from typing import Any, Self
 from ray_app.errors import UserError
 from ray_app.serve_config import ServeConfig
 from ray_app.serving.customers import Event
-from ray_app.serving.events import NEWEST, Change, NewRow, State
+from ray_app.serving.events import KEPT, NEWEST, Change, NewRow, News, State
 from ray_app.serving.problems import ProblemError
 
 VARIABLE = "RETAIL_REDIS_PASSWORD"
@@ -24,16 +24,20 @@ COPIED_MS = 1000
 """So long a write may take to reach the copies that it has to."""
 APPEND = """
 local new = 0
-for n = 1, #KEYS, 2 do
-  local row = (n - 1) / 2 * 3
+for n = 2, #KEYS, 2 do
+  local row = (n - 2) / 2 * 4 + 1
   if redis.call('HSETNX', KEYS[n], ARGV[row + 1], '') == 1 then
     redis.call('ZADD', KEYS[n + 1], ARGV[row + 2], ARGV[row + 3])
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'row', ARGV[row + 4])
     new = new + 1
   end
 end
 return new
 """
-"""Keys: what is known of a user, and the events, of each row. Values: key, time and event of each row."""
+"""Keys: the arrivals; what is known of a user, and the events, of each row.
+
+Values: how many arrivals are kept; key, time, event and arrival of each row.
+"""
 CHANGE = """
 local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 local revision = math.max(tonumber(last[2] or 0), tonumber(ARGV[1]))
@@ -57,6 +61,7 @@ class RedisStore:
         self._copies = copies
         self._events, self._known = f"retail:{name}:events:", f"retail:{name}:known:"
         self._changes, self._said = f"retail:{name}:changes", f"retail:{name}:said"
+        self._arrivals = f"retail:{name}:arrivals"
 
     @classmethod
     async def connect(cls, settings: ServeConfig, name: str, password: str | None) -> Self:
@@ -97,8 +102,12 @@ class RedisStore:
     async def append(self, rows: Sequence[NewRow]) -> int:
         """See `Store`."""
         keys = [key for row in rows for key in (self._known + row.user, self._events + row.user)]
-        values = [value for row in rows for value in (row.key, row.time, _text(row.key, row.item, row.type))]
-        return int(await self._write(APPEND, keys, values))
+        values = [
+            value
+            for row in rows
+            for value in (row.key, row.time, _text(row.key, row.item, row.type), json.dumps(row, ensure_ascii=False))
+        ]
+        return int(await self._write(APPEND, [self._arrivals, *keys], [KEPT, *values]))
 
     async def change(self, changes: Sequence[Change]) -> None:
         """See `Store`."""
@@ -116,6 +125,14 @@ class RedisStore:
         events = [[Event(json.loads(event)[1], int(us)) for event, us in of_user] for of_user in found]
         changes = [Change(*json.loads(change)) for change, _ in changed]
         return State(events, changes, int(changed[-1][1]) if changed else seen)
+
+    async def news(self, cursor: str) -> News:
+        """See `Store`."""
+        with _or_unavailable():
+            found = await self._client.xread({self._arrivals: cursor or "0"})
+        arrived = [arrival for _, arrivals in found for arrival in arrivals]
+        rows = [NewRow(*json.loads(fields["row"])) for _, fields in arrived]
+        return News(rows, arrived[-1][0] if arrived else cursor)
 
     async def close(self) -> None:
         """See `Store`."""

@@ -161,6 +161,7 @@ class Service:
             try:
                 await self.versions.follow_once()
                 await self.versions.judge()
+                await self.versions.learn()
             except Exception as error:  # whatever it is: who does not follow any more would tell nobody
                 ours = isinstance(error, (UserError, ProblemError))
                 log.warning("the present version keeps serving: %s", error, exc_info=None if ours else error)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ray_app.serving.events import Change, EventStore, NewRow, State
+from ray_app.serving.events import Change, EventStore, NewRow, News, State
 
 NAMESPACE = "serving"
 
@@ -22,6 +22,10 @@ class Store(Protocol):
 
     async def read(self, users: Sequence[str], seen: int) -> State:
         """See `EventStore.read`."""
+        ...
+
+    async def news(self, cursor: str) -> News:
+        """See `EventStore.news`."""
         ...
 
     async def close(self) -> None:
@@ -50,6 +54,11 @@ class LocalStore:
         """See `Store`."""
         async with self._one_at_a_time:
             return self._store.read(users, seen)
+
+    async def news(self, cursor: str) -> News:
+        """See `Store`."""
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._store.news, cursor)
 
     async def close(self) -> None:
         """See `Store`."""
@@ -91,6 +100,11 @@ class ActorStore:
         """See `Store`."""
         state: State = await self._actor.read.remote(list(users), seen)
         return state
+
+    async def news(self, cursor: str) -> News:
+        """See `Store`."""
+        found: News = await self._actor.news.remote(cursor)
+        return found
 
     async def close(self) -> None:
         """See `Store`; the actor stays for the others."""

@@ -91,6 +91,11 @@ class Versions:
                 self._meters.rollbacks.inc()
             await self.follow_once()
 
+    async def learn(self) -> None:
+        """Have every version count what customers did since."""
+        for loaded in list(self.loaded.values()):
+            await loaded.learn()
+
     def _is_watched(self, move: Move, watch: timedelta) -> bool:
         if self.trial is not None:
             return True
@@ -114,6 +119,7 @@ class Versions:
             self._meters.loads.labels("refused").inc()
             return False
         await loaded.ask(lambda _: None)  # hear what was said of items
+        await loaded.learn()
         self.loaded[name] = loaded
         self.refused.pop(name, None)
         self._tried_at.pop(name)

@@ -45,16 +45,17 @@ class Evidences:
         self.table = self._model.table().detach()
         self.vectors = unit_vectors(self.table)
         self.memory = memory
+        """Never written to; another may take its place at any moment."""
         self._exclude_seen = exclude_seen
 
     def describe(self, histories: Ragged) -> tuple[Scores, Pairs, dict[str, NDArray[np.float32]]]:
         """The model's scores of all items, the candidates of each history, and their features."""
-        scores = score(self._model, histories, self.table)
-        evidence = read_memory(self.memory, histories)
+        scores, memory = score(self._model, histories, self.table), self.memory
+        evidence = read_memory(memory, histories)
         ranked = scores.copy()
         ranked[:, PAD] = np.finfo(np.float32).min
-        pairs = candidates(ranked, evidence, self.memory, histories, exclude_seen=self._exclude_seen)
-        return scores, pairs, features(pairs, ranked, self.vectors, evidence, self.memory, histories)
+        pairs = candidates(ranked, evidence, memory, histories, exclude_seen=self._exclude_seen)
+        return scores, pairs, features(pairs, ranked, self.vectors, evidence, memory, histories)
 
 
 class HybridScorer:
@@ -66,8 +67,12 @@ class HybridScorer:
 
     @property
     def memory(self) -> Memory:
-        """What it counts with."""
+        """What it ranks with; another may be put in its place while others rank."""
         return self._evidences.memory
+
+    @memory.setter
+    def memory(self, memory: Memory) -> None:
+        self._evidences.memory = memory
 
     def scores(self, histories: Ragged) -> Scores:
         """See `Scorer`. A candidate's score is the ranker's, moved above the model's best."""

@@ -7,7 +7,8 @@ from ragged import ragged
 from safetensors.numpy import load_file
 
 from ray_app.baselines import TrainingLog
-from ray_app.evidence.memory import COUNTED, DECAY, WRITTEN, Memory
+from ray_app.evidence.memory import COUNTED, WRITTEN, Memory
+from ray_app.evidence.moves import DECAY, Moves
 
 
 def test_what_follows_is_counted_over_powers_of_popularity(memory: Memory):
@@ -55,3 +56,24 @@ def test_counts_of_another_log_stand_beside_the_same_texts(memory: Memory, items
         assert found.words is memory.words
     stored = load_file(tmp_path / "today.safetensors")
     assert not any(name.startswith(WRITTEN) for name in stored), "texts are not stored twice"
+
+
+def test_what_came_since_is_added_as_it_would_be_counted(memory: Memory):
+    """User d c goes on to b, and with what was counted that makes two."""
+
+    def log(*histories: list[int]) -> TrainingLog:
+        values, offsets = ragged(*histories)
+        zeros, ones = np.zeros(len(values), np.int64), np.ones(len(values), np.float32)
+        return TrainingLog(values, offsets, zeros, ones, 5)
+
+    moves = Moves.of(log([4, 3, 2])).plus(Moves.of(log([4, 3])), -1)
+    now = memory.with_moves(moves)
+    assert now.counts.tolist() == [0, 2, 3, 2, 1, 0]
+    assert now.forward[3, 2] == pytest.approx(1 / (2**0.25 * 3**0.15))
+    assert now.forward[4, 2] == pytest.approx(DECAY / 3**0.15)
+    assert now.forward[1, 2] == memory.forward[1, 2], "what was there stays as it was"
+    assert now.backward[2, 3] == pytest.approx(memory.backward[2, 3] + 1 / (3**0.25 * 2**0.15))
+    assert now.around[2, 4] == now.around[4, 2] > 0
+    assert memory.forward[3, 2] == 0, "nobody who reads the old one is disturbed"
+    assert now.words is memory.words
+    assert now.together is memory.together

@@ -67,6 +67,38 @@ def test_events_are_read_back_by_user_in_the_order_of_their_times(opened: Open):
     played(opened, scene)
 
 
+def test_news_are_told_in_the_order_in_which_they_came_and_once_to_each(opened: Open):
+    async def scene(store: Store) -> None:
+        assert await store.news("") == ([], "")
+        rows = [NewRow("u", "b", 5 * S), NewRow("v", "é", 1), NewRow("u", "a", 2 * S, "view", "x")]
+        await store.append(rows[:2])
+        first = await store.news("")
+        await store.append(rows)
+        second = await store.news(first.cursor)
+        assert [row[:4] for row in first.rows] == [("u", "b", 5 * S, None), ("v", "é", 1, None)]
+        assert [row[:4] for row in second.rows] == [("u", "a", 2 * S, "view")]
+        assert await store.news(second.cursor) == ([], second.cursor)
+        async with opened() as another:
+            assert [row.item for row in (await another.news("")).rows] == ["b", "é", "a"]
+
+    played(opened, scene)
+
+
+def test_of_old_news_only_the_latest_are_kept(opened: Open, monkeypatch: pytest.MonkeyPatch):
+    for module in ("events", "redis_store"):
+        monkeypatch.setattr(f"ray_app.serving.{module}.KEPT", 300)
+
+    async def scene(store: Store) -> None:
+        for n in range(10):
+            await store.append([NewRow("u", str(100 * n + m), (100 * n + m) * S) for m in range(100)])
+        kept = [int(row.item) for row in (await store.news("")).rows]
+        assert kept == list(range(1000 - len(kept), 1000))
+        assert 300 <= len(kept) < 500  # Redis lets go of whole blocks
+        assert len((await store.read(["u"], 0)).events[0]) == 1000
+
+    played(opened, scene)
+
+
 def test_what_is_sent_again_counts_once(opened: Open):
     async def scene(store: Store) -> None:
         rows = [NewRow("u", "a", 7 * S + 1), NewRow("u", "a", 9 * S, id="x")]
