@@ -1,6 +1,6 @@
 """Time and memory of training at two sizes, by the plain loop on a made-up log, as JSON lines.
 
-    python benchmarks/scale.py --shape ml-1m [--threads 2] [key=value ...]
+    python benchmarks/scale.py --shape ml-1m [--threads 1] [key=value ...]
     python benchmarks/scale.py --shape million-items [key=value ...]
 
 ml-1m is as MovieLens-1M is: 6,040 users, 3,416 items, 1,000,000 events, read 200 at a time. million-items is a
@@ -55,7 +55,7 @@ SHAPES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, required=True)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

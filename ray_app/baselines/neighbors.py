@@ -19,6 +19,7 @@ BLOCK = 1 << 22
 """Products held in memory at a time."""
 COMMON = 1 << 13
 """A word in more texts than so many (a user with more items) says little and costs their square: see `nearest`."""
+SPARE = 4
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def text_vectors(texts: Sequence[str]) -> Matrix:
 def nearest(vectors: Matrix, keep: int) -> Matrix:
     """Cosine of each row to the `keep` other rows nearest to it, 0 to all others; `[rows, rows]`.
 
-    Columns that more than `COMMON` rows have in common are left out of the search, though not of the cosines of what it
-    finds: so work grows with the rows and not with their square. Of fewer rows than that the result is exact.
+    Columns that more than `COMMON` rows have in common are left out of the search for `SPARE` times as many, though not
+    of their cosines: so work grows with the rows and not with their square. Of fewer rows the result is exact.
     """
     lengths = np.sqrt(vectors.multiply(vectors).sum(axis=1))
     unit = settled(sparse.diags_array(1 / np.where(lengths > 0, lengths, 1)) @ vectors)
@@ -89,11 +90,11 @@ def nearest(vectors: Matrix, keep: int) -> Matrix:
         cosines = (telling[start:stop] @ others).tocsr()
         own = np.repeat(np.arange(start, stop), np.diff(cosines.indptr)) == cosines.indices
         cosines.data[own] = 0
-        found = _strongest(cosines, keep)
         if common.any():
-            rows = np.repeat(np.arange(start, stop), np.diff(found.indptr))
-            found.data += np.einsum("pc,pc->p", shared[rows], shared[found.indices])
-        blocks.append(found)
+            cosines = _strongest(cosines, SPARE * keep)
+            rows = np.repeat(np.arange(start, stop), np.diff(cosines.indptr))
+            cosines.data += np.einsum("pc,pc->p", shared[rows], shared[cosines.indices])
+        blocks.append(_strongest(cosines, keep))
     return settled(sparse.vstack(blocks))
 
 
