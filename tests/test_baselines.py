@@ -134,6 +134,32 @@ def test_nearest_equals_dense_cosines(seed, keep, ties):
         assert len(stays) == 0 or left_out.max(initial=0) <= found[row, stays].min() + 1e-6
 
 
+def test_what_very_many_have_in_common_counts_though_it_finds_nothing(monkeypatch):
+    """Every row has the first column, and all but the last two another one that some share."""
+    rng = np.random.default_rng(0)
+    rows = np.zeros((12, 6), np.float32)
+    rows[:, 0] = rng.random(12)
+    rows[np.arange(10), 1 + np.arange(10) % 3] = 1 + rng.random(10)
+    rows[10, 4] = rows[11, 5] = 1
+    exact = nearest(settled(rows), 3).toarray()
+    monkeypatch.setattr("ray_app.baselines.neighbors.COMMON", 11)
+    found = nearest(settled(rows), 3).toarray()
+    np.testing.assert_allclose(found[:10][found[:10] > 0], exact[:10][found[:10] > 0], rtol=1e-5)
+    np.testing.assert_array_equal((found > 0)[:10], (exact > 0)[:10] & (cosine_similarity(rows[:, 1:])[:10] > 0))
+    assert exact[10:].any()
+    assert not found[10:].any(), "they share nothing else"
+
+
+@pytest.mark.parametrize("products", [1, 7, 10_000])
+def test_blocks_of_any_size_give_the_same(products, monkeypatch):
+    rows = settled((np.random.default_rng(0).random((40, 15)) < 0.3).astype(np.float32))
+    whole = nearest(rows, 5)
+    monkeypatch.setattr("ray_app.baselines.neighbors.BLOCK", products)
+    again = nearest(rows, 5)
+    assert (again != whole).nnz == 0
+    assert np.array_equal(again.indptr, whole.indptr)
+
+
 def test_nearest_of_equals_are_those_of_lower_index():
     same = settled(np.ones((6, 1), np.float32))
     assert [np.flatnonzero(row).tolist() for row in nearest(same, 2).toarray()[:3]] == [[1, 2], [0, 2], [0, 1]]

@@ -17,9 +17,8 @@ from ray_app.schema import Col
 
 BLOCK = 1 << 22
 """Products held in memory at a time."""
-COMMON = 1 << 13
+COMMON, SPARE = 1 << 14, 4
 """A word in more texts than so many (a user with more items) says little and costs their square: see `nearest`."""
-SPARE = 4
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from ray_app.tasks.recommender import TrainedModel, build_model, check_encoder
 from ray_app.train_config import ModelConfig
 
 METRIC = "ndcg@10"
+SCORES_AT_ONCE = 1 << 26
+"""What validation holds in memory: in a catalogue of more than 131,000 items fewer users are asked about at a time."""
 
 
 class RecommendTask:
@@ -196,8 +198,9 @@ def target_ranks_of(
     """Ranks of the targets of `part`, a batch of users at a time."""
     users, known, targets = questions(histories, part, exclude_seen)
     table = model.table()
-    for start in range(0, len(users), batch_users):
-        stop = min(start + batch_users, len(users))
+    size = max(1, min(batch_users, SCORES_AT_ONCE // model.num_items))
+    for start in range(0, len(users), size):
+        stop = min(start + size, len(users))
         seen = known.slice(start, stop)
         yield target_ranks(score(model, seen, table), targets.slice(start, stop), seen if exclude_seen else None)
 

@@ -1,13 +1,15 @@
 """The loss of the recommendation task: a sample of everything must give what the whole catalogue gives."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from ray_app.data.batches import Batch
+from ray_app.data.sequences import Histories
 from ray_app.data.shard import Shard
 from ray_app.models.sequence import SequenceModel
-from ray_app.tasks.recommend import RecommendTask
+from ray_app.tasks.recommend import RecommendTask, target_ranks_of
 from ray_app.tasks.recommender import shape_of
 from ray_app.train_config import ModelConfig
 
@@ -113,3 +115,26 @@ def test_an_item_that_nobody_could_have_had_is_no_negative_where_there_is_conten
         assert log_expected is not None
         assert set(drawn.tolist()) == {1, 2, 3, 4, 5, 6, 9}
         torch.testing.assert_close(log_expected.exp(), torch.full((200,), 200 / 7))
+
+
+def test_of_a_very_large_catalogue_fewer_users_are_asked_about_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    users = 7
+    histories = Histories(
+        user_ids=pa.array(range(users)),
+        items=np.random.default_rng(0).integers(1, NUM_ITEMS + 1, 3 * users, np.int32),
+        times=np.arange(3 * users),
+        weights=np.ones(3 * users, np.float32),
+        orders=np.tile(np.arange(3, dtype=np.int32), users),
+        offsets=np.arange(users + 1) * 3,
+        num_train=np.full(users, 2),
+        num_validation=np.full(users, 1),
+    )
+    torch.manual_seed(0)
+    model = SequenceModel(shape_of(ModelConfig(dim=8, max_history_len=5)), torch.arange(NUM_ITEMS), 0).eval()
+    [(at_once, _)] = target_ranks_of(model, histories, "validation", False)
+    monkeypatch.setattr("ray_app.tasks.recommend.SCORES_AT_ONCE", 3 * NUM_ITEMS)
+    batches = [ranks for ranks, _ in target_ranks_of(model, histories, "validation", False)]
+    assert [len(ranks) for ranks in batches] == [3, 3, 1]
+    assert np.concatenate(batches).tolist() == at_once.tolist()
+    monkeypatch.setattr("ray_app.tasks.recommend.SCORES_AT_ONCE", 1)
+    assert len(list(target_ranks_of(model, histories, "validation", False))) == users
