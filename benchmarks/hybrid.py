@@ -33,7 +33,8 @@ from ray_app.data.sequences import Histories, Ragged
 from ray_app.evidence.memory import Memory
 from ray_app.evidence.ranker import Ranker
 from ray_app.metrics import hit_rate, ndcg, paired_difference, target_ranks
-from ray_app.tasks.hybrid import FIRST, WANTED, Evidences, HybridScorer, described_examples
+from ray_app.tasks.hybrid import Evidences, HybridScorer
+from ray_app.tasks.hybrid_fit import FIRST, WANTED, described_examples
 from ray_app.tasks.recommend import questions
 from ray_app.tasks.scorer import ModelScorer, Scorer
 from ray_app.train_config import RankerConfig

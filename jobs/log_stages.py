@@ -17,7 +17,7 @@ from ray_app.report import Evidence, examples_table, write_report
 from ray_app.schedule import Schedule
 from ray_app.storage import Storage, join
 from ray_app.tasks.examples import pick_examples
-from ray_app.tasks.hybrid import fit_hybrid, hybrid_uri
+from ray_app.tasks.hybrid_fit import fit_hybrid, hybrid_uri
 from ray_app.tasks.predictions import predict, predictions_uri
 from ray_app.tasks.ranking import evaluate
 from ray_app.tasks.recommend import METRIC

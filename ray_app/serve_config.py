@@ -71,6 +71,6 @@ class ServeConfig(Section):
     log_requests: bool = True
     """A line of JSON for each request: id, route, status and time; nobody's ids."""
     poll_s: Seconds = 2.0
-    """How often a replica looks whether another version is in production."""
+    """How often a replica looks whether another version is in production, and what customers did since."""
     rollback: RollbackConfig | None = RollbackConfig()
     """Null: only a person moves back."""

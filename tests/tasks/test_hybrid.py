@@ -17,15 +17,8 @@ from ray_app.errors import DataError
 from ray_app.evidence.memory import Memory
 from ray_app.metrics import top_k
 from ray_app.storage import Storage, join
-from ray_app.tasks.hybrid import (
-    MEMORY_FILE,
-    RANKER_FILE,
-    TODAY_FILE,
-    HybridScorer,
-    fit_hybrid,
-    hybrid_uri,
-    load_hybrid,
-)
+from ray_app.tasks.hybrid import MEMORY_FILE, RANKER_FILE, TODAY_FILE, HybridScorer, load_hybrid
+from ray_app.tasks.hybrid_fit import fit_hybrid, hybrid_uri
 from ray_app.tasks.predictions import best_items, predict
 from ray_app.tasks.ranking import evaluate
 from ray_app.tasks.recommend import questions
