@@ -65,6 +65,7 @@ class Predictor:
         self._likeness = Likeness(scorer.table())
         self._index = index
         self.lately = Lately(scorer, customers, catalog, event_types) if isinstance(scorer, HybridScorer) else None
+        """Where the version ranks by what is counted: counts on while it serves."""
         self._popular = index.by_popularity()
         self._reasons = Reasons(index, catalog)
         self._exclude_seen = exclude_seen
