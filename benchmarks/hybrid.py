@@ -36,7 +36,6 @@ from ray_app.metrics import hit_rate, ndcg, paired_difference, target_ranks
 from ray_app.tasks.hybrid import Evidences, HybridScorer
 from ray_app.tasks.hybrid_fit import FIRST, WANTED, described_examples
 from ray_app.tasks.recommend import questions
-from ray_app.tasks.scorer import ModelScorer, Scorer
 from ray_app.train_config import RankerConfig
 
 KINDS = {
@@ -104,9 +103,8 @@ def main() -> None:
                 asked[REFIT] = known.again(training_log(histories.before("test"), len(items)))
             for protocol, (memory, graph) in asked.items():
                 evidences = Evidences(model, memory, CPU, exclude_seen=exclude)
-                scorers: dict[str, Scorer] = {method: HybridScorer(evidences, fit[0]) for method, fit in fits.items()}
-                scorers |= {"sequence model": ModelScorer(model, CPU), GRAPH: graph}
-                outcomes = {method: outcome(scorer, histories, exclude) for method, scorer in scorers.items()}
+                hybrids = {method: HybridScorer(evidences, ranker) for method, (ranker, _) in fits.items()}
+                outcomes = outcomes_of(evidences, hybrids, graph, histories, exclude)
                 found.setdefault(protocol, []).append(outcomes)
                 line = {"protocol": protocol, "seed": seed, **summary([outcomes])}
                 print(json.dumps({**line, "fit_cpu_s": spent, **fits[HYBRID][1]}), flush=True)
@@ -149,14 +147,21 @@ def fitted(
     return Ranker.fit(columns, wanted, sizes, settings, seed=config.train.seed, threads=threads)
 
 
-def outcome(scorer: Scorer, histories: Histories, exclude: bool) -> Outcome:
-    values = [
-        target_ranks(scorer.scores(known), targets, known if exclude else None)[0]
-        for known, targets in batches(histories, "test", exclude)
-    ]
-    flat = np.concatenate(values)
-    ranks = flat, np.arange(len(flat) + 1)  # one target per user
-    return Outcome(hit_rate(ranks, 10), ndcg(ranks, 10))
+def outcomes_of(
+    evidences: Evidences, hybrids: dict[str, HybridScorer], graph: Transitions, histories: Histories, exclude: bool
+) -> dict[str, Outcome]:
+    """By method; what takes longest, to find and describe candidates, is done once for all hybrids."""
+    found: dict[str, list[np.ndarray]] = {}
+    for known, targets in batches(histories, "test", exclude):
+        of_model, *candidates = evidences.describe(known)
+        scores = {method: hybrid.ordered(of_model.copy(), *candidates) for method, hybrid in hybrids.items()}
+        scores |= {"sequence model": of_model, GRAPH: graph.scores(known)}
+        for method, given in scores.items():
+            ranks = target_ranks(given, targets, known if exclude else None)[0]
+            found.setdefault(method, []).append(ranks)
+    flat = {method: np.concatenate(ranks) for method, ranks in found.items()}
+    ragged = {method: (ranks, np.arange(len(ranks) + 1)) for method, ranks in flat.items()}  # one target per user
+    return {method: Outcome(hit_rate(ranks, 10), ndcg(ranks, 10)) for method, ranks in ragged.items()}
 
 
 def batches(histories: Histories, part: str, exclude: bool) -> Iterator[tuple[Ragged, Ragged]]:

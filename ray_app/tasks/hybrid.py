@@ -63,7 +63,10 @@ class HybridScorer:
 
     def scores(self, histories: Ragged) -> Scores:
         """See `Scorer`. A candidate's score is the ranker's, moved above the model's best."""
-        scores, pairs, described = self._evidences.describe(histories)
+        return self.ordered(*self._evidences.describe(histories))
+
+    def ordered(self, scores: Scores, pairs: Pairs, described: dict[str, NDArray[np.float32]]) -> Scores:
+        """What `scores` makes of histories that are described; the model's scores are written over."""
         if not len(pairs.items):
             return scores
         ranked = self._ranker.scores(described)
