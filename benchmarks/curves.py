@@ -12,10 +12,12 @@ Curve = list[tuple[float, float, float, float]]
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 430, 70, 190, 24, 56
 STYLES = (
     ("#7a7a7a", "2 4"), ("#b3541e", ""), ("#c9a227", "8 4"), ("#3a7ca5", "8 4 2 4"), ("#5b8c5a", "4 3"),
-    ("#14213d", ""),
+    ("#14213d", ""), ("#8e3b8a", "10 3"),
 )  # fmt: skip
 """Color and dashes of each line; of more lines the styles begin again."""
 LABEL_GAP = 16
+KEY = WIDTH - RIGHT + 14
+"""Where a piece of each line stands before its name."""
 
 
 def draw(curves: Mapping[str, Curve], x_label: str, y_label: str) -> str:
@@ -53,7 +55,8 @@ def draw(curves: Mapping[str, Curve], x_label: str, y_label: str) -> str:
         drawn.append(
             f'<g stroke="{color}"><polyline points="{line}" stroke-dasharray="{dashes}"/>'
             f'<path class="bar" d="{bars}"/></g>{dots}'
-            f'<text class="name" x="{WIDTH - RIGHT + 16}" y="{ends[name] + 4:.1f}" fill="{color}">{escape(name)}</text>'
+            f'<path stroke="{color}" stroke-width="2" stroke-dasharray="{dashes}" d="M{KEY} {ends[name]:.1f}h24"/>'
+            f'<text class="name" x="{KEY + 30}" y="{ends[name] + 4:.1f}">{escape(name)}</text>'
         )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-size="12.5" '

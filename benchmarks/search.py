@@ -1,75 +1,165 @@
-"""What a search costs: the epochs of TPE with successive halving and shared phases, against the whole grid.
+"""What a search costs: the epochs of `tune` until it is as good on validation as a full grid, and its test result.
 
-    PYTHONPATH=jobs python benchmarks/search.py --config jobs/configs/demo.yaml --demo FOLDER [key=value ...]
+    PYTHONPATH=jobs python benchmarks/search.py --config jobs/configs/amazon_scientific.yaml --data SCIENTIFIC \
+        --source BEAUTY --source SPORTS --vectors DIR --results DIR [key=value ...]
+    PYTHONPATH=jobs python benchmarks/search.py --config jobs/configs/demo.yaml --demo FOLDER --results DIR
 
-Prepares both logs and pretrains once (as `sparse_data.py` does), then trains without Ray Tune, one trial after another
-by the same proposals, stopping and shared phases: first every point of a grid to its end, then the search of `tune`.
-One JSON line per trial; at the end the best on validation and the epochs of each. Trials are kept: run again, it goes
-on where it was. Epochs of the grid are counted as if no trial shared any.
+Logs, pretraining and the share of users are those of `sparse_data.py`. Without Ray Tune, one trial after another by the
+same proposals, stopping, shared phases and training: first all 48 points of a grid (the head first or everything at
+once, rates, the pull toward the pretrained weights) to their end, then the search of `tune`, once for each seed of its
+proposals. Epochs of the grid are counted as if no point shared any; those of the search as they were trained. Test is
+NDCG@10 against the configured schedule's, with the paired 95% bootstrap interval over users: of all users, most of whom
+are new, and of those who were learned from, by whom validation chooses too.
+
+One JSON line per trial and one per search. Trials are kept: run again, it goes on where it was.
 """
 
 import argparse
 import json
 import os
 import time
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
-import torch
-from sparse_data import demo_paths, prepared
+import numpy as np
+from numpy.typing import NDArray
+from sparse_data import Log, gains, log_arguments, part_of, read_logs, task_of
 
-from ray_app.config import apply_overrides, load_config
-from ray_app.data.prepare import prepare
+from ray_app.config import Config, StorageConfig, apply_overrides, dump, fingerprint
+from ray_app.data.dataset import Dataset
+from ray_app.errors import UserError
+from ray_app.metrics import paired_difference
+from ray_app.storage import Storage
+from ray_app.tasks.recommender import TrainedModel, build_model
+from ray_app.training.loop import fit
 from ray_app.training.run import Run
+from ray_app.training.task import Task
+from ray_app.training.trainer import loop_settings
+from ray_app.training.world import World
+from ray_app.tuning.prefixes import longest_prefix
 from ray_app.tuning.search import Search
+from ray_app.tuning.soup import forget_beaten
+from ray_app.tuning.space import Candidate
 from ray_app.tuning.stopping import build_scheduler
 from ray_app.tuning.trials import Trial, best_of
 from ray_app.tuning.tuner import Proposals
 from ray_app.tuning.worker import train_trial
 
-GRID = {
-    "schedule.phases.0.learning_rate": (0.3, 1.0, 3.0),
-    "schedule.phases.1.learning_rate": (0.1, 0.3, 1.0, 3.0),
-}
-"""Factors on the configured rates; with four pulls toward the pretrained weights, 48 points."""
-PULLS = [0.0, 0.01, 0.1, 1.0]
+STRATEGIES = ("configured", "full")
+FACTORS, PULLS, SHARES = (0.1, 0.3, 1.0, 3.0), (1e-3, 3e-2, 1.0), (1.0, 0.1)
+"""The grid: the head first or everything at once, factors on the configured rate of the last phase, its `l2_sp`, and
+the backbone's share of the rate."""
 
 
 class Ended(Exception):  # noqa: N818 (no fault)
     """The scheduler ends a trial."""
 
 
+@dataclass(frozen=True)
+class Given:
+    """What all searches of one call have in common."""
+
+    log: Log
+    """The users to learn from."""
+    pretrained: TrainedModel
+    key: str
+
+
+@dataclass(frozen=True)
+class LogRun(Run):
+    """A run on a log in memory."""
+
+    given: Given | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of everything that the result depends on."""
+        return fingerprint(self.schedule, dump(self.config.train), dump(self.config.model), self.given.key)
+
+    def begin(self, world: World, *, keep: bool = False) -> Task:
+        """See `Run.begin`."""
+        log, pretrained = self.given.log, self.given.pretrained if self.role == "finetune" else None
+        begun = build_model(self.config.model, log.items, self.config.train.seed, pretrained, log.content)
+        return task_of(*begun, log, self.config)
+
+
+@dataclass(frozen=True)
+class LogSearch(Search):
+    """A search on a log in memory."""
+
+    given: Given | None = None
+
+    def run_of(self, candidate: Candidate) -> Run:
+        """See `Search.run_of`."""
+        run = super().run_of(candidate)
+        return LogRun(run.role, run.config, run.schedule, run.dataset, run.start_from, given=self.given)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--demo", type=Path, help="folder for the logs of make demo and all that is made of them")
-    parser.add_argument(
-        "--points", type=int, default=48, help="of the grid (the linear probe comes besides); fewer are its first ones"
-    )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("overrides", nargs="*")
+    log_arguments(parser)
+    parser.add_argument("--share", type=float, default=0.2, help="of the target's users, to learn from")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the search's proposals")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    paths = demo_paths(args.demo) if args.demo else []
-    config = load_config(args.config, [*paths, *args.overrides], section="tune")
-    assert config.pretrain is not None
-    target, _ = prepared(config)
-    source = prepare(target.storage, config.name, config.pretrain.data)
-    start = Run("pretrain", config, config.pretrain.schedule, source).uri
-    rates = dict(zip(GRID, (phase.learning_rate for phase in config.schedule.phases), strict=True))
-    space = {path: {"choice": [rates[path] * factor for factor in factors]} for path, factors in GRID.items()}
-    space["schedule.phases.1.l2_sp"] = {"choice": PULLS}
-    whole = {"search": "grid", "scheduler": "none", "strategies": ["configured"], "space": space}
-    grid = apply_overrides(config, [f"tune={json.dumps({**whole, 'num_trials': args.points + 1})}"])
-    results = {name: walk(Search.begin(one, target, start), name) for name, one in (("grid", grid), ("search", config))}
-    costs = {"grid": sum(trial.epochs for trial in results["grid"]), "search": sum(t.spent for t in results["search"])}
-    for name, trials in results.items():
-        best = best_of(trials)
-        assert best is not None
+    if args.results is None:
+        parser.error("--results says where trials are kept")
+    config, whole, pretrained = read_logs(args, section="tune")
+    log = part_of(whole, args.share, config.train.seed)
+    given = Given(log, pretrained, fingerprint(config.evaluate, args.share, len(log.table)))
+    folder = Dataset(Storage.from_config(StorageConfig(path=str(args.results))), "log", None)
+
+    def walked(name: str, **changes: object) -> tuple[LogSearch, list[Trial]]:
+        changed = apply_overrides(config, [f"tune.{key}={json.dumps(value)}" for key, value in changes.items()])
+        search = replace(LogSearch.begin(changed, folder, "pretrained"), given=given)
+        return search, walk(search, name)
+
+    def tell(name: str, search: LogSearch, trials: list[Trial], epochs: list[int]) -> None:
+        best, spent = best_of(trials), [total / of_grid for total in accumulate(epochs)]
+        until = [share for share, trial in zip(spent, trials, strict=True) if (trial.score or 0) >= mark]
+        found = {"trials": len(trials), "best": best.score, "best trial": best.number, "epochs": sum(epochs)}
+        costs = {"of the grid": spent[-1], "as good after": until[0] if until else None}
         shared = sum(trial.reused for trial in trials)
-        told = {"trials": len(trials), "best": best.score, "best trial": best.number, "epochs": costs[name]}
-        print(json.dumps({"what": name, **told, "shared": shared, "of the grid": costs[name] / costs["grid"]}))
+        line = {"what": name, **found, **costs, "shared": shared / (sum(epochs) + shared)}
+        for who, test in tested(search, best, whole).items():
+            gain = paired_difference(test, default[who], config.evaluate.bootstrap_samples, config.train.seed)
+            line |= {f"test, {who}": test.mean(), f"minus configured, {who}": gain}
+        print(json.dumps(line), flush=True)
+
+    grid, trials = walked("grid", **whole_grid(config))
+    points = [trial for trial in trials if trial.key in {grid.space.key(point) for point in grid.space.grid}]
+    of_grid, mark = sum(trial.epochs for trial in points), best_of(points).score
+    default = tested(grid, trials[0], whole)
+    tell("grid", grid, points, [trial.epochs for trial in points])
+    for seed in args.seeds:
+        name = f"search {seed}"
+        search, trials = walked(name, seed=seed)
+        tell(name, search, trials, [trial.spent for trial in trials])
+
+
+def whole_grid(config: Config) -> dict[str, object]:
+    """What `tune` says for the grid."""
+    *early, last = config.schedule.phases
+    path, rates = f"schedule.phases.{len(early)}", [float(f"{last.learning_rate * factor:.4g}") for factor in FACTORS]
+    [backbone] = [n for n, group in enumerate(last.groups) if "backbone" in group.match and group.rate != "frozen"]
+    values = {"learning_rate": rates, "l2_sp": PULLS, f"groups.{backbone}.rate": SHARES}
+    space = {f"{path}.{name}": {"choice": found} for name, found in values.items()}
+    return {"search": "grid", "scheduler": "none", "strategies": STRATEGIES, "space": space, "num_trials": 99}
+
+
+def tested(search: LogSearch, trial: Trial, whole: Log) -> dict[str, NDArray[np.float64]]:
+    """NDCG@10 of users by the model of a trial, which is trained to its end where it was ended early."""
+    run, world = search.run_of(trial.candidate), World.current()
+    task, start = run.begin(world), longest_prefix(search.storage, search.prefixes_uri, run)
+    if start is not None and start.progress.phase == len(run.schedule.phases):
+        task.model.load_state_dict(start.model)
+    else:
+        fit(task, run.schedule, loop_settings(run, world.device), world, lambda *_: None, start)
+    log = search.given.log
+    asked = {"all users": whole, "users learned from": log}
+    return {who: gains(task.model.eval(), log, users, run.config) for who, users in asked.items()}
 
 
 def walk(search: Search, name: str) -> list[Trial]:
@@ -78,14 +168,14 @@ def walk(search: Search, name: str) -> list[Trial]:
     scheduler, proposals = build_scheduler(search, trials.over()), Proposals(search, trials)
     while (trial := proposals.next()) is not None:
         proposals.suggest("")
-        began = time.perf_counter()
+        began = time.process_time()
         done = trained(search, trial, scheduler)
-        trials.keep(done)
+        seconds = round(time.process_time() - began, 1)
+        trials.keep(done.model_copy(update={"seconds": seconds}))
+        forget_beaten(search, trials.over(), done)
         line = {"what": name, "trial": done.number, "strategy": done.strategy, "state": done.state, "score": done.score}
-        seconds = round(time.perf_counter() - began, 1)
-        print(
-            json.dumps({**line, "epochs": done.epochs, "reused": done.reused, "s": seconds, **done.values}), flush=True
-        )
+        costs = {"epochs": done.epochs, "reused": done.reused, "cpu_s": seconds}
+        print(json.dumps({**line, **costs, **done.values}), flush=True)
     return trials.over()
 
 
@@ -108,6 +198,8 @@ def trained(search: Search, trial: Trial, scheduler: object) -> Trial:
         train_trial(search, trial, report)
     except Ended:
         return now[-1] if now[-1].state == "finished" else now[-1].model_copy(update={"state": "stopped"})
+    except UserError as error:
+        return now[-1].model_copy(update={"state": "failed", "error": str(error), "score": None})
     return now[-1]
 
 

@@ -60,8 +60,9 @@ from ray_app.models.sequence import SequenceModel
 from ray_app.schedule import Phase, Schedule
 from ray_app.schema import Col
 from ray_app.storage import Storage
+from ray_app.tasks.beginning import build_model
 from ray_app.tasks.recommend import RecommendTask, target_ranks_of
-from ray_app.tasks.recommender import TrainedModel, build_model, load_trained
+from ray_app.tasks.recommender import TrainedModel, load_trained
 from ray_app.training.loop import LoopSettings, fit
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Snapshot
@@ -90,22 +91,15 @@ class Log:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--demo", type=Path, help="folder for the logs of make demo and all that is made of them")
-    parser.add_argument("--data", type=Path, help="folder of a public log instead")
-    parser.add_argument("--source", type=Path, action="append", help="public logs to pretrain on")
-    parser.add_argument("--vectors", type=Path, help="folder of text vectors, NAME.npy of each public log")
-    parser.add_argument("--results", type=Path, help="folder in which outcomes are kept and found again")
+    log_arguments(parser)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.5, 1.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="factors on the rate of scratch and full")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--picture", type=Path)
-    parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    config = load_config(args.config, [*(demo_paths(args.demo) if args.demo else ()), *args.overrides])
-    whole, pretrained = public(args, config) if args.data else shop(config)
+    config, whole, pretrained = read_logs(args)
     found: dict[tuple[float, str], list[NDArray[np.float64]]] = defaultdict(list)
     for seed in args.seeds:
         for share in sorted(args.shares):
@@ -126,6 +120,24 @@ def main() -> None:
     print(table(means, config))
     if args.picture:
         args.picture.write_text(picture(means, {share: round(share * len(whole.table)) for share, _ in means}))
+
+
+def log_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that name the logs, what is read of them, and where outcomes go."""
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--demo", type=Path, help="folder for the logs of make demo and all that is made of them")
+    parser.add_argument("--data", type=Path, help="folder of a public log instead")
+    parser.add_argument("--source", type=Path, action="append", help="public logs to pretrain on")
+    parser.add_argument("--vectors", type=Path, help="folder of text vectors, NAME.npy of each public log")
+    parser.add_argument("--results", type=Path, help="folder in which outcomes are kept and found again")
+    parser.add_argument("overrides", nargs="*")
+
+
+def read_logs(args: argparse.Namespace, section: str | None = None) -> tuple[Config, Log, TrainedModel]:
+    """The configuration, the whole target log and the pretrained model that the options name."""
+    paths = demo_paths(args.demo) if args.demo else ()
+    config = load_config(args.config, [*paths, *args.overrides], section)
+    return config, *(public(args, config) if args.data else shop(config))
 
 
 def demo_paths(folder: Path) -> list[str]:
@@ -255,15 +267,20 @@ def trained(
     seed: int = 0,
 ) -> tuple[Snapshot, float]:
     """Fit in place; the last snapshot, and the best validation metric."""
+    task = task_of(model, reference, log, config)
+    progress = fit(task, schedule, LoopSettings(seed=seed), World.current(), lambda *_: None)
+    return Snapshot.take(model.eval(), None, {}, progress), progress.best or 0.0
+
+
+def task_of(model: SequenceModel, reference: dict[str, torch.Tensor], log: Log, config: Config) -> RecommendTask:
+    """What the loop trains: the model on the log."""
     tokens = min(config.train.tokens_per_batch, max(log.num_targets // MIN_STEPS, 1))
-    task = RecommendTask(
+    return RecommendTask(
         model, reference, Shard([], log.num_targets, lambda _: iter([log.table]), config.train.window_users),
         num_steps(log.num_targets, tokens), config.model,
         train_counts=torch.from_numpy(log.items[Col.TRAIN_COUNT].to_numpy().copy()),
         exclude_seen=config.evaluate.exclude_seen,
     )  # fmt: skip
-    progress = fit(task, schedule, LoopSettings(seed=seed), World.current(), lambda *_: None)
-    return Snapshot.take(model.eval(), None, {}, progress), progress.best or 0.0
 
 
 def gains(model: SequenceModel, log: Log, whole: Log, config: Config) -> NDArray[np.float64]:

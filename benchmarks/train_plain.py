@@ -22,8 +22,9 @@ from ray_app.data.sequences import Histories
 from ray_app.data.shard import Shard
 from ray_app.metrics import hit_rate, ndcg
 from ray_app.models.sequence import SequenceModel
+from ray_app.tasks.beginning import build_model
 from ray_app.tasks.recommend import RecommendTask, target_ranks_of
-from ray_app.tasks.recommender import TrainedModel, build_model
+from ray_app.tasks.recommender import TrainedModel
 from ray_app.training.loop import LoopSettings, fit
 from ray_app.training.snapshot import Snapshot
 from ray_app.training.world import World

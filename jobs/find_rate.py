@@ -26,12 +26,16 @@ def main(config: Config) -> None:
     task = of.begin(world)
     settings, phases = loop_settings(of, world.device), of.schedule.phases
     for number, phase in enumerate(phases):
-        sweep = sweep_rates(task, phase, settings, world, clip_norm=of.schedule.clip_norm)
-        console.print(sweep_table(phase, sweep))
+        if phase.is_whole:
+            console.print(f"{phase.name}: lbfgs finds the length of its steps itself")
+        else:
+            sweep = sweep_rates(task, phase, settings, world, clip_norm=of.schedule.clip_norm)
+            console.print(sweep_table(phase, sweep))
         if number + 1 < len(phases):
             alone = Schedule(**of.schedule.model_dump(exclude={"phases", "wise"}), phases=(phase,))
             progress = fit(task, alone, settings, world, lambda *_: None)
-            console.print(f"{phase.name}: trained at {phase.learning_rate:g}, best {task.metric} {progress.best}")
+            rate = "" if phase.is_whole else f" at {phase.learning_rate:g}"
+            console.print(f"{phase.name}: trained{rate}, best {task.metric} {progress.best}")
 
 
 if __name__ == "__main__":

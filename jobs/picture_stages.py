@@ -55,26 +55,38 @@ def finetune_run(config: Config, pictures: PictureSet) -> Run:
     With `tune`, by the schedule that a search finds.
     """
     config = settled(config)
-    assert config.classifier is not None
     if config.tune is not None:
         check_search(config)
-    elif config.classifier.weights is None:
+    run = begun_run(config, pictures)
+    if config.tune is None and run.role == "scratch":
+        return run
+    if not run.is_published():
+        features_stage(config, pictures)
+    return run if config.tune is None else tuned_run(config, pictures, None, console)
+
+
+def begun_run(config: Config, pictures: PictureSet) -> Run:
+    """The configured schedule from the pretrained backbone; without weights, that from scratch."""
+    config = settled(config)
+    assert config.classifier is not None
+    if config.classifier.weights is None:
         return scratch_run(config, pictures)
-    run = Run("finetune", config, config.schedule, pictures)
-    features = cached_features(pictures, config)
-    if features is not None and not run.is_published():
+    return Run("finetune", config, config.schedule, pictures)
+
+
+def features_stage(config: Config, pictures: PictureSet) -> None:
+    """What the frozen backbone makes of them, where training reads it."""
+    if (features := cached_features(pictures, config)) is not None:
         with bars("features") as progress:
             compute(features, config, progress)
         say("features", f"of {pictures.num_classes:,} classes' {pictures.kind} under", features.uri(""))
-    return run if config.tune is None else tuned_run(config, pictures, None, console)
 
 
 def scratch_run(config: Config, pictures: PictureSet) -> Run:
     """The same network from random weights: what fine-tuning must beat."""
     config = settled(config)
     assert config.classifier is not None
-    unset = config.classifier.model_copy(update={"weights": None})
-    config = config.model_copy(update={"classifier": unset})
+    config = config.model_copy(update={"classifier": config.classifier.from_scratch()})
     return Run("scratch", config, config.evaluate.scratch_schedule, pictures)
 
 

@@ -1,18 +1,15 @@
 """What the stages of every task share: what a person sees of them, and training that finds its own result."""
 
-from pathlib import Path
-
 from ray.train import ControllerError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ray_app.errors import TrainingError, UserError
+from ray_app.errors import TrainingError
 from ray_app.storage import join
 from ray_app.train_config import TrainConfig
 from ray_app.training.progress import watched
 from ray_app.training.run import Run
-from ray_app.training.snapshot import Snapshot
-from ray_app.training.trainer import build_trainer
+from ray_app.training.trainer import build_trainer, publish_result
 
 console = Console()
 
@@ -45,10 +42,7 @@ def train(run: Run) -> str:
             if type(error.controller_failure).__name__ != "WorkerGroupStartupTimeoutError":  # which Ray keeps private
                 raise
             raise TrainingError(_no_room(run.config.train)) from error
-    if isinstance(result.return_value, UserError):
-        raise result.return_value
-    with result.checkpoint.as_directory() as folder:
-        run.publish(Snapshot.load(Path(folder)))
+    publish_result(run, result)
     say(run.role, "wrote", run.uri)
     return run.uri
 

@@ -34,8 +34,9 @@ def check_search(config: Config) -> None:
         ConfigError: a strategy that the configuration has no use for.
         TrainingError: the cluster has no room for a single trial.
     """
+    assert config.tune is not None
     Space(config)
-    room_for(config, ray.cluster_resources())
+    room_for(config.train, ray.cluster_resources(), config.tune.most_at_once)
 
 
 def tuned_run(config: Config, target: Dataset | PictureSet, start: str | None, console: Console) -> Run:
@@ -86,9 +87,13 @@ def _searched(config: Config, target: Dataset | PictureSet) -> Dataset | Picture
 def _go_on(search: Search, trials: Trials, console: Console) -> None:
     """Try what is left to be tried, then average the best."""
     trackers, cluster = trackers_of(search), ray.cluster_resources()
-    room = room_for(search.config, cluster)
+    room = room_for(search.config.train, cluster, search.tune.most_at_once)
     over = f"; {len(trials.over())} are over" if trials.over() else ""
-    console.print(f"tune: {room.describe(search.tune, cluster)}{over}", highlight=False, soft_wrap=True)
+    console.print(
+        f"tune: {room.describe(f'up to {search.tune.num_trials} trials', cluster)}{over}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
     def tell(trial: Trial) -> None:
         _say(console, search.metric, trial)

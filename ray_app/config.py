@@ -16,7 +16,14 @@ from ray_app.content_config import ContentConfig
 from ray_app.data_config import DataConfig, Positive
 from ray_app.errors import ConfigError
 from ray_app.faults import describe
-from ray_app.picture_config import AugmentConfig, ChooseConfig, ClassifierConfig, PicturesConfig, TextsConfig
+from ray_app.picture_config import (
+    AugmentConfig,
+    ChooseConfig,
+    ClassifierConfig,
+    CrossValidationConfig,
+    PicturesConfig,
+    TextsConfig,
+)
 from ray_app.schedule import Schedule, ScratchSchedule, Section, from_scratch
 from ray_app.serve_config import ServeConfig
 from ray_app.train_config import ModelConfig, RankerConfig, TrainConfig
@@ -120,6 +127,8 @@ class Config(Section):
     """The network when the task is classify."""
     choose: ChooseConfig | None = None
     """Other networks that it could be."""
+    cross_validation: CrossValidationConfig | None = None
+    """How sure a classifier's result is."""
     model: ModelConfig = ModelConfig()
     schedule: Schedule = Schedule()
     train: TrainConfig = TrainConfig()
@@ -150,10 +159,38 @@ class Config(Section):
             )
         if self.choose is not None and self.task.kind != "classify":
             raise ValueError("choose is for task.kind: classify, since its candidates are backbones of a classifier")
+        if self.cross_validation is not None and self.task.kind != "classify":
+            raise ValueError(
+                "cross_validation is for task.kind: classify; a log is judged on what comes after a time, so move that "
+                "back instead, in data.split"
+            )
         if self.task.kind == "classify" and self.tune is not None and self.tune.data_share < 1:
             raise ValueError("tune.data_share is of users; of pictures fewer are trained on by pictures.train_share")
         if self.task.kind == "classify" and self.pretrain is not None:
             raise ValueError("pretrain is for task.kind: recommend; classifier.weights are the pretrained ones")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_fits_need_features(self) -> Self:
+        if not any(phase.is_whole for phase in self.schedule.phases):
+            return self
+        given = self.classifier
+        if given is None:
+            raise ValueError("schedule: lbfgs fits the head of a classifier, and a recommender has none: take adamw")
+        if not given.cached_views or given.head.kind == "conv":
+            raise ValueError(
+                "schedule: lbfgs fits a head on kept features, and none are kept with classifier.cached_views: 0 or a "
+                "conv head: keep 1 or more views under a linear or mlp head, or take adamw"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_go_no_straight_way(self) -> Self:
+        if self.schedule.wise and self.classifier is not None and self.classifier.lora is not None:
+            raise ValueError(
+                "schedule.wise: part of the way of a product of two matrices is not part of what it adds; leave it out "
+                "with classifier.lora"
+            )
         return self
 
     @model_validator(mode="after")
@@ -163,8 +200,11 @@ class Config(Section):
         if not self.classifier.backbone.startswith("hf:"):
             raise ValueError("classifier.backbone: texts are read by an encoder of the transformers library, hf:...")
         given = self.classifier
-        if given.augment != AugmentConfig() or given.cached_views > 1 or given.head.kind == "conv":
-            raise ValueError("classifier: augment, several cached_views and the conv head are for pictures alone")
+        seen = given.augment != AugmentConfig() or given.test_mirrored
+        if seen or given.cached_views > 1 or given.head.kind == "conv":
+            raise ValueError(
+                "classifier: augment, test_mirrored, several cached_views and the conv head are for pictures alone"
+            )
         return self
 
     def to_yaml(self) -> str:

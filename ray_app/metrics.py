@@ -64,12 +64,13 @@ def top_k(scores: Scores, k: int, seen: Ragged | None = None) -> tuple[NDArray[n
     for user in np.flatnonzero(tied):
         above = np.count_nonzero(best[user] > last[user])
         items[user, above:] = np.flatnonzero(ranked[user] == last[user])[: width - above]
-    best = np.take_along_axis(ranked, items, axis=1)
+    users = np.arange(len(items))[:, None]
+    best = ranked[users, items]
     order = np.lexsort((items, -best), axis=1)
     top_items = np.full((len(scores), k), PAD, np.int32)
     top_scores = np.full((len(scores), k), -np.inf, np.float32)
-    top_scores[:, :width] = np.take_along_axis(best, order, axis=1)
-    top_items[:, :width] = np.where(top_scores[:, :width] > -np.inf, np.take_along_axis(items, order, axis=1), PAD)
+    top_scores[:, :width] = best[users, order]
+    top_items[:, :width] = np.where(top_scores[:, :width] > -np.inf, items[users, order], PAD)
     return top_items, top_scores
 
 

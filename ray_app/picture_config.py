@@ -9,7 +9,7 @@ from ray_app.schedule import Section
 
 Side = Annotated[int, Field(ge=32, le=1024)]
 """Pixels."""
-BackboneName = Annotated[str, Field(pattern=r"^((torchvision|timm):[A-Za-z0-9_.\-/]+|hf:.+)$")]
+BackboneName = Annotated[str, Field(pattern=r"^((torchvision|timm|keras):[A-Za-z0-9_.\-/]+|hf:.+)$")]
 PRETRAINED = "pretrained"
 """Weights that the library of a backbone offers."""
 
@@ -30,6 +30,8 @@ class LabelColumns(Section):
     """What predictions are written by. Unset: the path of the picture, or its file and row."""
     part: str = "part"
     """train, validation or test, where somebody has decided; else the name of the file or folder may say so."""
+    fold_by: str = "fold_by"
+    """What `cross_validation` keeps together (grouped: a store, a product) or puts in order (time_series)."""
 
 
 class PictureColumns(LabelColumns):
@@ -105,20 +107,38 @@ class HeadConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
+class LoraConfig(Section):
+    """Adapters of an `hf:` encoder that is frozen otherwise, under the names that PEFT has for their settings."""
+
+    r: Positive = 8
+    """Rank of what is added to a layer."""
+    lora_alpha: Positive = 16
+    """What is added counts lora_alpha / r times."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: tuple[str, ...] = ()
+    """Ends of the names of the linear layers that have one, such as query; unset: all linear layers."""
+
+
 class ClassifierConfig(Section):
     """A pretrained network with a new head, and what it is shown. Sides and `augment` are for pictures alone."""
 
     backbone: BackboneName = "torchvision:resnet50"
-    """`torchvision:` or `timm:` and the name of a classifier of that library; `hf:` and an encoder of the transformers
-    library, of pictures or of texts: a folder, an s3:// folder, or an id of the hub."""
+    """`torchvision:` or `timm:` and the name of a classifier of that library; `keras:` and a network of
+    keras.applications; `hf:` and an encoder of the transformers library, of pictures or of texts: a folder, an s3://
+    folder, or an id of the hub."""
     weights: str | None = PRETRAINED
-    """A safetensors file or folder, local or s3://; `pretrained`: what the library offers, or the folder of an `hf:`
-    encoder holds; unset: random."""
+    """A safetensors file or folder, local or s3://, for `keras:` also an .h5 file without top; `pretrained`: what the
+    library offers, or the folder of an `hf:` encoder holds; unset: random."""
     head: HeadConfig = HeadConfig()
+    lora: LoraConfig | None = None
+    """Train adapters in place of the backbone's own weights, which no phase moves then: `^backbone` matches the
+    adapters alone, and l2_sp holds them to nothing learned. What is published has them merged."""
     size: Side = 224
     """Side of the square that training shows."""
     test_size: Side | None = None
     """Side that validation and test show, where larger is better; unset: `size`."""
+    test_mirrored: bool = False
+    """Evaluation and predictions also look at each picture's mirror image, and take the mean of both answers."""
     max_tokens: Annotated[int, Field(ge=8)] = 64
     """Of a longer text the beginning is read."""
     batch_size: Positive = 32
@@ -137,10 +157,20 @@ class ClassifierConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _adapters_need_an_encoder(self) -> Self:
+        if self.lora is not None and (not self.backbone.startswith("hf:") or self.weights is None):
+            raise ValueError("lora adapts a pretrained transformer: it needs weights and backbone: hf:...")
+        return self
+
+    @model_validator(mode="after")
     def _mixing_needs_two_pictures(self) -> Self:
         if (self.augment.mixup or self.augment.cutmix) and self.batch_size < 2:
             raise ValueError("mixup and cutmix need a batch_size of at least 2")
         return self
+
+    def from_scratch(self) -> Self:
+        """The same network with random weights, which are all trained."""
+        return self.model_copy(update={"weights": None, "lora": None})
 
 
 class Candidate(Section):
@@ -156,3 +186,15 @@ class ChooseConfig(Section):
 
     candidates: tuple[Candidate, ...] = ()
     """At least two."""
+
+
+class CrossValidationConfig(Section):
+    """Folds of the train part, each told by a model that learned from the others (`jobs/cross_validate.py`).
+
+    The validation part chooses epochs in all of them, and the test part is left alone.
+    """
+
+    folds: Annotated[int, Field(ge=2)] = 5
+    kind: Literal["stratified", "grouped", "plain", "time_series"] = "stratified"
+    """stratified: each fold has its share of every label; plain: of all alike; grouped: what has the same
+    `columns.fold_by` stays together; time_series: by `columns.fold_by`, each fold told by what is earlier alone."""

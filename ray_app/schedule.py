@@ -53,9 +53,12 @@ class Phase(Section):
     """First match wins; a parameter that no group covers, or a group that covers nothing, is an error."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor on the rate of the backbone from block to block, from the output down to the input (BEiT, 2106.08254)."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "lbfgs"] = "adamw"
+    """lbfgs: a head on a frozen backbone, on all its kept features at once (all views) and without dropout. It finds
+    the length of its steps itself, whatever learning_rate says; an epoch is up to 50 of them."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled decay toward zero, on matrices of the head (everything, when training from scratch)."""
+    """Decay toward zero, on matrices of the head (everything, when training from scratch); decoupled from the gradient
+    (adamw), or lambda/2 * |theta|^2 beside the mean loss."""
     keep_statistics: bool = False
     """Batch norms of the backbone go on with the means and variances that the phase begins with; their scales and
     shifts are trained. Where batches are small or unlike what it was pretrained on, theirs undo what the head knows."""
@@ -74,6 +77,17 @@ class Phase(Section):
         if self.decay == "plateau" and self.patience is None:
             raise ValueError("plateau goes by patience, and takes half of it: set it too")
         return self
+
+    @model_validator(mode="after")
+    def _steps_of_its_own(self) -> Self:
+        if self.is_whole and (self.warmup is not None or self.decay != "constant"):
+            raise ValueError("lbfgs finds the length of its steps itself: leave out warmup and decay")
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each epoch is one step on all training targets at once."""
+        return self.optimizer == "lbfgs"
 
 
 HEAD = Phase(
@@ -126,6 +140,8 @@ class Schedule(Section):
 def _goes_forward(schedule: Schedule) -> Schedule:
     if schedule.wise:
         raise ValueError("wise goes back toward pretrained weights, and training from scratch has none: leave it out")
+    if any(phase.is_whole for phase in schedule.phases):
+        raise ValueError("lbfgs fits a head on a frozen backbone, and from scratch nothing is frozen: take adamw")
     return schedule
 
 

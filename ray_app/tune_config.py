@@ -129,8 +129,9 @@ class TuneConfig(Section):
     num_trials: Positive = 20
     """At most so many, the configured schedule and its linear probe included."""
     search: Literal["tpe", "random", "grid", "pbt"] = "tpe"
-    """Who proposes: tpe learns from the trials before (Optuna); a grid takes three points of every range; pbt changes
-    the rate of the last phase while it lasts, and asks neither space nor scheduler (population-based training)."""
+    """Who proposes: tpe tries each strategy as it is configured, then learns from the trials before (Optuna); a grid
+    takes three points of every range; pbt changes the rate of the last phase while it lasts, and asks neither space nor
+    scheduler (population-based training)."""
     population: Annotated[int, Field(ge=2)] = 4
     """pbt: trials in each generation, of which the better half has children."""
     generations: Annotated[int, Field(ge=2)] = 4
@@ -164,6 +165,11 @@ class TuneConfig(Section):
     MLFLOW_TRACKING_URI says or in a file here, `mlflow:URI` on that server."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of the proposals; all trials train with train.seed."""
+
+    @property
+    def most_at_once(self) -> int:
+        """Trials at a time where the cluster has room for them."""
+        return min(self.num_trials, self.max_concurrent_trials or self.num_trials)
 
     def faults(self, try_out: Callable[[str, Value], object]) -> list[str]:
         """What the search would vary although it may not, or set to a value that the configuration does not allow.

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,9 @@ def picture(color: tuple[int, int, int], seed: int, side: int = 40) -> bytes:
     return sink.getvalue()
 
 
-def picture_set(folder: Path, train: int = 30, held_out: int = 9, per_file: int = 16) -> PictureSet:
+def picture_set(
+    folder: Path, train: int = 30, held_out: int = 9, per_file: int = 16, fold_by: Sequence[str | None] | None = None
+) -> PictureSet:
     """Pictures of three colors, in files of `per_file`."""
     storage, uri = Storage.from_config(StorageConfig(path=str(folder))), str(folder / "set")
     files: list[PictureFile] = []
@@ -44,8 +47,9 @@ def picture_set(folder: Path, train: int = 30, held_out: int = 9, per_file: int 
             [f"{part}/{row}" for row in range(size)],
             [hashlib.blake2b(i, digest_size=16).digest() for i in images],
         )
+        said = pa.array(fold_by if fold_by and part == "train" else [None] * size, pa.string())
         table = pa.table(
-            [keys, images, pa.array(labels, pa.int32()), pa.array(hashes, pa.binary(16))], schema=PICTURES_SCHEMA
+            [keys, images, pa.array(labels, pa.int32()), pa.array(hashes, pa.binary(16)), said], schema=PICTURES_SCHEMA
         )
         for start in range(0, size, per_file):
             rows = table.slice(start, per_file)

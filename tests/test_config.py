@@ -112,6 +112,23 @@ def written(tmp_path: Path, text: str) -> Path:
             "schedule.phases.0.groups.0.depth: [0.7, 0.3] given; depth goes up, from 0 ",
         ),
         ("schedule: {phases: [{name: a, epochs: 1, decay: plateau}]}", "schedule.phases.0: plateau goes by patience"),
+        (
+            "schedule: {phases: [{name: a, epochs: 1, optimizer: lbfgs, decay: cosine}]}",
+            "schedule.phases.0: lbfgs finds the length of its steps itself: leave out warmup and decay",
+        ),
+        (
+            "pretrain: {schedule: {phases: [{name: a, epochs: 1, optimizer: lbfgs}]}}",
+            "pretrain.schedule: lbfgs fits a head on a frozen backbone, and from scratch nothing is frozen",
+        ),
+        (
+            "schedule: {phases: [{name: a, epochs: 1, optimizer: lbfgs}]}",
+            "(top level): schedule: lbfgs fits the head of a classifier, and a recommender has none: take adamw",
+        ),
+        (
+            "{task: {kind: classify}, pictures: {}, classifier: {cached_views: 0}, schedule: {phases: [{name: a, "
+            "epochs: 1, optimizer: lbfgs}]}}",
+            "(top level): schedule: lbfgs fits a head on kept features, and none are kept with classifier.cached_views",
+        ),
         ("{1: 2}", "1: keys should be text"),
         (f"name: {'x' * 500}", f"name: '{'x' * 79}... given; "),
     ],
@@ -183,6 +200,19 @@ def test_a_section_that_a_job_begins_is_checked_with_all_that_is_given() -> None
     assert [(one.backbone, one.weights) for one in choose.candidates] == [("timm:a", "pretrained")]
     with pytest.raises(ConfigError, match=r"choose is for task\.kind: classify"):
         load_config(None, section="choose")
+
+
+def test_cross_validation_is_one_setting():
+    given = ["task.kind=classify", "pictures={}", "classifier={}"]
+    found = load_config(None, given, section="cross_validation").cross_validation
+    assert found is not None
+    assert (found.folds, found.kind) == (5, "stratified")
+    with pytest.raises(
+        ConfigError, match=r"cross_validation is for task\.kind: classify; a log is judged on what comes"
+    ):
+        load_config(None, section="cross_validation")
+    with pytest.raises(ConfigError, match=r"cross_validation\.folds: 1 given; should be greater than or equal to 2"):
+        load_config(None, [*given, "cross_validation={folds: 1}"])
 
 
 # --- overrides

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ray_app.models.sequence import LabelRows
+from ray_app.models.items import LabelRows
 from ray_app.schema import Col
 
 PRICE_BUCKETS = 10

@@ -28,7 +28,7 @@ from ray_app.content.pretrained import (
 )
 from ray_app.data.dataset import FEATURES
 from ray_app.data.picture_set import PartName, PictureSet
-from ray_app.data.picture_shard import Range, Rows, contents_of, cut
+from ray_app.data.picture_shard import Range, Rows, contents_of, cut, joined, share_of, whole
 from ray_app.data.pool import map_parts
 from ray_app.errors import ConfigError
 from ray_app.picture_config import HeadConfig
@@ -48,8 +48,9 @@ class Features:
     """Of training pictures: the first as it is, others augmented. Other parts have the first alone."""
 
     @cached_property
-    def _train_paths(self) -> frozenset[str]:
-        return frozenset(file.path for file in self.pictures.manifest.files if file.part == "train")
+    def train_paths(self) -> frozenset[str]:
+        """Of files that have all views. Folds share them, also for what they hold out."""
+        return frozenset(file.path for file in self.pictures.files("train"))
 
     def uri(self, path: str) -> str:
         """The file beside the set's file at `path`."""
@@ -57,21 +58,23 @@ class Features:
 
     def missing(self) -> list[str]:
         """Paths of the set's files whose features are not computed yet."""
-        storage = self.pictures.storage
-        return [file.path for file in self.pictures.manifest.files if not storage.exists(self.uri(file.path))]
+        storage, paths = self.pictures.storage, dict.fromkeys(file.path for file in self.pictures.manifest.files)
+        return [path for path in paths if not storage.exists(self.uri(path))]
 
     def read(self, rows: Range) -> Rows:
         """Values `[n, views, dim]` float16."""
         table = self.pictures.storage.read_table(self.uri(rows.path))
-        views = self.num_views if rows.path in self._train_paths else 1
+        views = self.num_views if rows.path in self.train_paths else 1
         return cut(table, rows, partial(_views, num_views=views), "vector")
+
+    def rows(self, part: PartName) -> Rows:
+        """All of a part, values `[n, views, dim]` float16."""
+        return joined([self.read(one) for one in share_of(self.pictures, part, 0, 1)])
 
     def part(self, part: PartName) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Vectors of a part's pictures as they are, `[n, dim]`, and their labels `[n]`."""
-        files = [Range(file.path, 0, file.pictures) for file in self.pictures.manifest.files if file.part == part]
-        found = [self.read(one) for one in files]
-        vectors = np.concatenate([rows.values[:, 0] for rows in found]).astype(np.float32)
-        return vectors, np.concatenate([rows.labels for rows in found])
+        rows = self.rows(part)
+        return rows.values[:, 0].astype(np.float32), rows.labels
 
 
 def _views(column: "pa.ChunkedArray[Any]", num_views: int) -> NDArray[np.float16]:
@@ -149,20 +152,19 @@ class Encoding:
         self._bf16 = config.train.precision == "bf16"
         pictures = features.pictures
         self._backbone = begin_backbone(config.classifier, pictures.storage, pictures.kind).to(self._device).eval()
-        self._files = {file.path: file for file in pictures.manifest.files}
 
     def __call__(self, path: str) -> Iterator[pa.Table]:
         """How many pictures the file has, after their features were written."""
-        pictures, file = self._features.pictures, self._files[path]
-        rows = contents_of(pictures, Range(path, 0, file.pictures))
+        pictures = self._features.pictures
+        rows = contents_of(pictures, whole(path))
         views = [evaluation_views(self._backbone, self._config)]
-        if file.part == "train":
+        if path in self._features.train_paths:
             views += [training_views(self._backbone, self._config)] * (self._features.num_views - 1)
         vectors = np.stack([self._vectors(rows, one, seed) for seed, one in enumerate(views)], axis=1)
         lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1] * vectors.shape[2])
         table = pa.table({"vector": lists, "label": pa.array(rows.labels)})
         pictures.storage.write_table(self._features.uri(path), table)
-        yield pa.table({"pictures": [file.pictures]})
+        yield pa.table({"pictures": [len(rows.labels)]})
 
     @torch.inference_mode()
     def _vectors(self, rows: Rows, views: Dataset[Tensor], seed: int) -> NDArray[np.float16]:

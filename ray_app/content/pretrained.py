@@ -1,6 +1,7 @@
 """The configured backbone with its pretrained weights, and what it is shown of a picture or text."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -19,6 +20,7 @@ from ray_app.data.picture_set import Kind
 from ray_app.data.pixels import Views
 from ray_app.data.tokens import Tokens
 from ray_app.errors import ConfigError
+from ray_app.models.applications import build_application
 from ray_app.models.backbones import Backbone, UnknownBackboneError, WeightsError, build_backbone
 from ray_app.models.encoders import build_encoder
 from ray_app.models.texts import example_tokens
@@ -27,6 +29,8 @@ from ray_app.storage import Storage, join
 
 Module = TypeVar("Module", bound=nn.Module)
 MODEL_FILE = "model.safetensors"
+KERAS = "keras"
+_BOLD = re.compile(r"\x1b\[1m(.*)\x1b\[0m", re.DOTALL)
 OURS = "backbone.network."
 """What stands before the names of a backbone's weights in our own checkpoints."""
 
@@ -43,7 +47,7 @@ def begin_backbone(config: ClassifierConfig, storage: Storage, kind: Kind = "pic
         StorageError: its folder cannot be fetched.
     """
     weights = config.weights
-    tensors = None if weights in (None, PRETRAINED) else _tensors(str(weights), storage)
+    tensors = None if weights in (None, PRETRAINED) else _tensors(str(weights), config.backbone, storage)
     try:
         with hf_folder(config, storage) as folder:
             backbone = new_backbone(config, tensors, folder, pretrained=weights == PRETRAINED)
@@ -88,7 +92,7 @@ def hf_folder(config: ClassifierConfig, storage: Storage) -> AbstractContextMana
 
 def new_backbone(
     config: ClassifierConfig,
-    tensors: Mapping[str, Tensor] | None = None,
+    tensors: Mapping[str, Tensor] | bytes | None = None,
     folder: Path | None = None,
     *,
     pretrained: bool = False,
@@ -98,7 +102,7 @@ def new_backbone(
 
     Args:
         config: names the backbone.
-        tensors: by the library's names.
+        tensors: by the library's names; of a `keras:` backbone by ours, or an h5 file.
         folder: describes an `hf:` backbone.
         pretrained: take the weights that the library offers, or the folder holds.
         pooler: with the layers of an `hf:` backbone's pooler.
@@ -111,9 +115,13 @@ def new_backbone(
         maps = config.head.kind == "conv"
         if folder is not None:
             return build_encoder(folder, pretrained=pretrained, maps=maps, pooler=pooler)
+        library, _, name = config.backbone.partition(":")
+        if library == KERAS:
+            return build_application(name, tensors, pretrained=pretrained, maps=maps)
+        assert not isinstance(tensors, bytes)
         return build_backbone(config.backbone, tensors, pretrained=pretrained, maps=maps)
     except UnknownBackboneError as error:
-        named = f"{config.backbone}: " if folder is not None else ""
+        named = f"{config.backbone}: " if folder is not None or config.backbone.startswith(KERAS) else ""
         raise ConfigError([f"classifier.backbone: {named}{error}"]) from None
 
 
@@ -161,8 +169,10 @@ def as_shown(backbone: Backbone, inputs: Tensor, device: torch.device) -> Tensor
     return values.contiguous(memory_format=torch.channels_last)
 
 
-def _tensors(uri: str, storage: Storage) -> dict[str, Tensor]:
+def _tensors(uri: str, backbone: str, storage: Storage) -> dict[str, Tensor] | bytes:
     path = _file(uri)
+    if path.endswith(".h5") and backbone.startswith(KERAS):
+        return storage.read_bytes(path)
     try:
         tensors = load(storage.read_bytes(path))
     except SafetensorError as error:
@@ -201,5 +211,11 @@ def _check(backbone: Backbone, config: ClassifierConfig, kind: Kind) -> None:
             backbone.eval()(torch.zeros(1, 3, side, side))
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ConfigError(
-                [f"classifier.{name}: {side}, but {config.backbone} cannot see such pictures: {error}"]
+                [f"classifier.{name}: {side}, but {config.backbone} cannot see such pictures: {_fault(error)}"]
             ) from None
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong, which Keras prints in bold among what it was doing."""
+    found = _BOLD.search(str(error))
+    return found.group(1) if found else str(error)

@@ -41,13 +41,14 @@ PER_CHUNK: dict[Kind, int] = {"pictures": 256, "texts": 8192}
 _BYTES_PER_FILE = 64 << 20
 PART_NAMES: tuple[PartName, ...] = ("train", "validation", "test")
 """In the order of `split`'s numbers."""
-KEY = "key"
+KEY, FOLD_BY = "key", "fold_by"
 STAGED_SCHEMAS = {
     kind: pa.schema(
         [
             *INDEX_SCHEMA,
             schema.field(KEY),
             schema.field(COLUMNS[kind]),
+            schema.field(FOLD_BY),
             pa.field(Col.SOURCE, pa.string()),
             pa.field(Col.ROW, pa.int64()),
         ]
@@ -135,7 +136,8 @@ class ReadPictures:
     ) -> Iterator[tuple[Named, Content | RefusedPictureError]]:
         columns = self.settings.columns
         wanted = list(columns.model_dump().values())
-        ids, blob = [columns.label, columns.group, columns.part, columns.key], getattr(columns, "image", None)
+        ids = [columns.label, columns.group, columns.part, columns.key, columns.fold_by]
+        blob = getattr(columns, "image", None)
         for piece in chunk.pieces:
             for raw in read_piece(self.storage, piece, wanted, ids, blob=blob):
                 lines = len(raw.rows)
@@ -183,6 +185,7 @@ class ReadPictures:
             HASH: [_hash(one.content) for one in kept],
             KEY: [one.said.key for one in kept],
             COLUMNS[self.kind]: [one.content for one in kept],
+            FOLD_BY: [one.said.fold_by for one in kept],
             Col.SOURCE: [one.said.source for one in kept],
             Col.ROW: [one.said.row for one in kept],
         }

@@ -19,6 +19,7 @@ PICTURES_SCHEMA = pa.schema(
         pa.field("image", pa.binary(), nullable=False),  # JPEG or PNG, upright, in RGB
         pa.field("label", pa.int32(), nullable=False),  # index into `PictureManifest.classes`
         pa.field("hash", pa.binary(16), nullable=False),  # of `image`: equal pictures stay in one part
+        pa.field("fold_by", pa.string()),  # what cross-validation keeps together or puts in order
     ]
 )
 _TEXT = pa.field("text", pa.string(), nullable=False)
@@ -37,6 +38,8 @@ class PictureFile(_Record):
     path: str
     part: PartName
     pictures: int
+    rows: tuple[int, ...] | None = None
+    """Which of the file's, where they are not all: a fold shares its files with others."""
 
 
 class PictureCounts(_Record):
@@ -93,10 +96,14 @@ class PictureSet:
         """Labels are 0 to `num_classes` - 1."""
         return len(self.manifest.classes)
 
+    def files(self, part: PartName) -> list[PictureFile]:
+        """Those of a part, in order."""
+        return [file for file in self.manifest.files if file.part == part]
+
     def uris(self, part: PartName) -> list[str]:
-        """The files of a part, in order."""
-        return [join(self.uri, file.path) for file in self.manifest.files if file.part == part]
+        """The places of the files of a part, in order."""
+        return [join(self.uri, file.path) for file in self.files(part)]
 
     def size(self, part: PartName) -> int:
         """Pictures or texts of a part."""
-        return sum(file.pictures for file in self.manifest.files if file.part == part)
+        return sum(file.pictures for file in self.files(part))

@@ -1,5 +1,6 @@
 """One worker's share of a part, or of what a frozen network made of it: kept or read in windows."""
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -32,6 +33,8 @@ class Range(NamedTuple):
     path: str
     start: int
     stop: int
+    chosen: tuple[int, ...] | None = None
+    """Of these rows alone, where they are not all of the file."""
 
 
 ReadRows = Callable[[Range], Rows]
@@ -42,13 +45,17 @@ def share_of(pictures: PictureSet, part: PartName, rank: int, world_size: int) -
     total = pictures.size(part)
     start, stop = total * rank // world_size, total * (rank + 1) // world_size
     found, before = [], 0
-    for file in pictures.manifest.files:
-        if file.part == part:
-            first, last = max(start - before, 0), min(stop - before, file.pictures)
-            if first < last:
-                found.append(Range(file.path, first, last))
-            before += file.pictures
+    for file in pictures.files(part):
+        first, last = max(start - before, 0), min(stop - before, file.pictures)
+        if first < last:
+            found.append(Range(file.path, first, last, file.rows))
+        before += file.pictures
     return found
+
+
+def whole(path: str) -> Range:
+    """All rows of a file, also of one that a fold shares with others."""
+    return Range(path, 0, sys.maxsize)
 
 
 def contents_of(pictures: PictureSet, rows: Range) -> Rows:
@@ -59,8 +66,13 @@ def contents_of(pictures: PictureSet, rows: Range) -> Rows:
 
 def cut(table: pa.Table, rows: Range, to_array: Callable[[Any], NDArray[Any]], column: str) -> Rows:
     """Rows of a table that has a column `label`."""
-    part = table.slice(rows.start, rows.stop - rows.start)
+    part = chosen(table, rows.chosen).slice(rows.start, rows.stop - rows.start)
     return Rows(to_array(part[column]), part["label"].to_numpy().astype(np.int64))
+
+
+def chosen(table: pa.Table, rows: tuple[int, ...] | None) -> pa.Table:
+    """These rows of a file, or all of them."""
+    return table if rows is None else table.take(pa.array(rows, pa.int64()))
 
 
 class PictureShard:

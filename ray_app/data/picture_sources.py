@@ -44,6 +44,7 @@ class Named(NamedTuple):
     source: str
     """The file that names it: for a picture in a folder, itself."""
     row: int
+    fold_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,11 @@ def _said(raw: RawBatch, piece: Piece, columns: LabelColumns) -> Iterator[Named]
     """What the columns say, without a place."""
     texts = [
         as_ids(raw.column(name), piece.format == "csv").text.to_pylist()
-        for name in (columns.label, columns.group, columns.part, columns.key)
+        for name in (columns.label, columns.group, columns.part, columns.key, columns.fold_by)
     ]
     part_of_file = _part_of_file(piece.uri)
-    for row, label, group, part, key in zip(raw.rows.tolist(), *texts, strict=True):
-        yield Named(None, label, group, part or part_of_file, key or "", piece.uri, row)
+    for row, label, group, part, key, fold_by in zip(raw.rows.tolist(), *texts, strict=True):
+        yield Named(None, label, group, part or part_of_file, key or "", piece.uri, row, fold_by)
 
 
 def _base(storage: Storage, pattern: str) -> str:

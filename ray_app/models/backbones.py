@@ -93,7 +93,7 @@ def build_backbone(
     network, shown = _LIBRARIES[library](network_name, pretrained)
     classifier = _classifier(network)
     if weights is not None:
-        _load(network, weights, classifier)
+        load(network, weights, classifier)
     try:
         return Backbone(network, _behead(network, classifier), shown, maps=maps)
     except UnknownBackboneError as error:
@@ -160,8 +160,8 @@ def _pools(module: nn.Module) -> bool:
     return type(module).__name__ == "SelectAdaptivePool2d"
 
 
-def _load(network: nn.Module, weights: Mapping[str, Tensor], classifier: str) -> None:
-    """Load all but the classifier, which is replaced."""
+def load(network: nn.Module, weights: Mapping[str, Tensor], classifier: str) -> None:
+    """Load all but the classifier, which is replaced; raises `WeightsError`."""
     expected = {name: value for name, value in network.state_dict().items() if not name.startswith(f"{classifier}.")}
     given = {name: value for name, value in weights.items() if not name.startswith(f"{classifier}.")}
     faults = [f"{name}: missing" for name in expected if name not in given and not is_counter(name)]

@@ -25,6 +25,14 @@ class Head(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
+    @torch.no_grad()
+    def see(self, vectors: Tensor) -> None:
+        """Norm by the mean and variance of all these, where training on batches would come near them in many steps."""
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        self.norm.running_mean.copy_(vectors.mean(0))
+        self.norm.running_var.copy_(vectors.var(0))
+
     def forward(self, features: Tensor) -> Tensor:
         """Logits in float32."""
         if self.conv is not None:

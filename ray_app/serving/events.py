@@ -78,9 +78,10 @@ class News(NamedTuple):
 
 
 class EventStore:
-    """One file. Written and read by one process, which may be killed at any time."""
+    """One file. Written by one process, which may be killed at any time, and read by others beside it."""
 
     def __init__(self, path: str) -> None:
+        self.path = path
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)

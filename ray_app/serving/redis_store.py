@@ -134,6 +134,10 @@ class RedisStore:
         rows = [NewRow(*json.loads(fields["row"])) for _, fields in arrived]
         return News(rows, arrived[-1][0] if arrived else cursor)
 
+    async def ready(self, seen: int) -> None:
+        """See `Store`."""
+        await self.read([], seen)
+
     async def close(self) -> None:
         """See `Store`."""
         await self._client.aclose()

@@ -177,7 +177,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", response_model=dict[str, str])
 async def readyz(service: Served) -> dict[str, str]:
-    """A version is loaded, and later events can be read."""
+    """A version is loaded, and whoever keeps later events answers."""
     try:
         await service.ready(READY_S)
     except TimeoutError:

@@ -99,9 +99,9 @@ class Service:
         return await self.version().ask(question)
 
     async def ready(self, timeout_s: float) -> None:
-        """Raises `TimeoutError` unless later events can be read in time."""
+        """Raises `TimeoutError` unless whoever keeps later events answers in time."""
         async with asyncio.timeout(timeout_s):
-            await self.store.read([], self.version().seen)
+            await self.store.ready(self.version().seen)
 
     async def registered(self) -> list[Version]:
         """All versions, as they were some seconds ago at most."""

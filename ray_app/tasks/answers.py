@@ -18,6 +18,7 @@ from rich.progress import Progress
 from ray_app.checkpoint import MANIFEST_FILE
 from ray_app.config import Config, fingerprint
 from ray_app.data.picture_set import PartName, PictureSet
+from ray_app.data.picture_shard import chosen
 from ray_app.data.pool import map_parts
 from ray_app.storage import Storage, join
 from ray_app.tasks.classifier import load_classifier
@@ -52,26 +53,46 @@ def answers_of(
     Raises:
         CheckpointError: the model is incomplete, damaged, or does not fit.
     """
-    storage = pictures.storage
-    manifest = storage.read_bytes(join(model_uri, MANIFEST_FILE))
-    inputs = (_VERSION, hashlib.sha256(manifest).hexdigest(), pictures.manifest.fingerprint)
-    folder = join(storage.root(config.name), "answers", fingerprint(*inputs))
-    uris = {join(folder, uri.rpartition("/")[2]): uri for uri in pictures.uris(part)}
-    missing = [uri for place, uri in uris.items() if not storage.exists(place)]
-    if missing:
+    storage, folder = pictures.storage, _folder(pictures, model_uri, config)
+    if missing := _missing(pictures, folder, part):
         load_classifier(storage, model_uri)  # a fault becomes a sentence here, and a dead actor there
-        settings = {"pictures": pictures, "model_uri": model_uri, "config": config, "folder": folder}
+        settings = {"pictures": pictures, "model_uri": model_uri, "config": config, "folder": folder, "part": part}
         bar = progress.add_task(f"{pictures.kind} looked at", total=pictures.size(part)) if progress else None
         for table in map_parts(missing, Answering, settings, config.train):
             if progress and bar is not None:
                 progress.advance(bar, table["pictures"][0].as_py())
-    return _joined([storage.read_table(place) for place in uris], pictures.num_classes)
+    return _joined([storage.read_table(_place(folder, uri)) for uri in pictures.uris(part)], pictures.num_classes)
+
+
+def answer_here(pictures: PictureSet, model_uri: str, config: Config, part: PartName = "test") -> None:
+    """Compute what is missing in this process, which holds CPUs that a pool would wait for; raises as `answers_of`."""
+    folder = _folder(pictures, model_uri, config)
+    if missing := _missing(pictures, folder, part):
+        answering = Answering(pictures, model_uri, config, folder, part)
+        for uri in missing:
+            list(answering(uri))
+
+
+def _folder(pictures: PictureSet, model_uri: str, config: Config) -> str:
+    manifest = pictures.storage.read_bytes(join(model_uri, MANIFEST_FILE))
+    inputs = (_VERSION, hashlib.sha256(manifest).hexdigest(), pictures.manifest.fingerprint)
+    return join(pictures.storage.root(config.name), "answers", fingerprint(*inputs))
+
+
+def _place(folder: str, uri: str) -> str:
+    return join(folder, uri.rpartition("/")[2])
+
+
+def _missing(pictures: PictureSet, folder: str, part: PartName) -> list[str]:
+    return [uri for uri in pictures.uris(part) if not pictures.storage.exists(_place(folder, uri))]
 
 
 class Answering:
     """An actor: loads the classifier once, then answers one file after another."""
 
-    def __init__(self, pictures: PictureSet, model_uri: str, config: Config, folder: str) -> None:
+    def __init__(
+        self, pictures: PictureSet, model_uri: str, config: Config, folder: str, part: PartName = "test"
+    ) -> None:
         torch.set_num_threads(config.train.cpus_per_worker)
         self._storage: Storage = pictures.storage
         self._folder = folder
@@ -82,16 +103,17 @@ class Answering:
         self._places, self._columns = np.array(columns, np.int64).reshape(-1, 2).T
         self._num_classes = pictures.num_classes
         self._column = pictures.column
+        self._rows = {join(pictures.uri, file.path): file.rows for file in pictures.files(part)}
 
     def __call__(self, uri: str) -> Iterator[pa.Table]:
         """How many pictures the file has, after the answers were written."""
-        table = self._storage.read_table(uri, [KEY, self._column, LABEL])
+        table = chosen(self._storage.read_table(uri, [KEY, self._column, LABEL]), self._rows[uri])
         said = self._classifier.probabilities(table[self._column].to_pylist(), self._device)
         found = np.zeros((len(said), self._num_classes), np.float32)
         found[:, self._places] = said[:, self._columns]
         lists = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), self._num_classes)
         answers = table.select([KEY, LABEL]).append_column(PROBABILITIES, lists)
-        self._storage.write_table(join(self._folder, uri.rpartition("/")[2]), answers)
+        self._storage.write_table(_place(self._folder, uri), answers)
         yield pa.table({"pictures": [table.num_rows]})
 
 

@@ -79,7 +79,7 @@ def picture_scoreboard(
     """
     main, *others = found
     estimator = Estimator(samples, seed)
-    values = {method: _per_picture(probabilities, labels, pictures) for method, probabilities in found.items()}
+    values = {method: per_picture(probabilities, labels, pictures) for method, probabilities in found.items()}
     calibration = {method: reliability(probabilities, labels) for method, probabilities in found.items()}
     recall = class_recall(label_ranks(found[main], labels), labels, pictures.num_classes)
     matrix = confusion_matrix(found[main], labels)
@@ -109,9 +109,10 @@ def picture_scoreboard(
     }
 
 
-def _per_picture(
+def per_picture(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], pictures: PictureSet
 ) -> dict[str, PerPicture]:
+    """By metric, values whose mean over pictures it is."""
     ranks = label_ranks(probabilities, labels)
     found = {METRIC: top_k_accuracy(ranks, 1)}
     if pictures.num_classes > TOP_K:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ray_app.checkpoint import CheckpointError, fetched, read_config, verify
 from ray_app.content.model_folder import described_in
@@ -24,6 +25,7 @@ from ray_app.content.pretrained import (
     to_channels_last,
 )
 from ray_app.data.picture_set import Content, Kind
+from ray_app.models.adapters import adapt, merge
 from ray_app.models.classifier import Classifier, Head
 from ray_app.models.encoders import POOLER
 from ray_app.picture_config import ClassifierConfig
@@ -51,17 +53,34 @@ class TrainedClassifier:
         found = [torch.empty(0, len(self.classes))]
         for start in range(0, len(inputs), size):
             shown = as_shown(model.backbone, views[inputs[start : start + size], 0], device)
-            found.append(model(shown).softmax(1).cpu())
+            said = model(shown).softmax(1)
+            if self.config.test_mirrored:
+                said = (said + model(shown.flip(-1)).softmax(1)) / 2
+            found.append(said.cpu())
         return torch.cat(found).numpy()
 
 
 def begin_classifier(
     config: ClassifierConfig, num_classes: int, seed: int, storage: Storage, kind: Kind = "pictures"
 ) -> Classifier:
-    """The pretrained backbone, or a random one, under a new head; raises as `begin_backbone`."""
+    """The pretrained backbone, or a random one, under a new head; raises as `begin_backbone` and `adapt`."""
     torch.manual_seed(seed)
     backbone = begin_backbone(config, storage, kind)
+    if config.lora is not None:
+        adapt(backbone, config.lora)
     return Classifier(backbone, _head(config, backbone.dim, num_classes))
+
+
+def without_adapters(
+    tensors: dict[str, Tensor], config: ClassifierConfig, num_classes: int, storage: Storage, kind: Kind
+) -> dict[str, Tensor]:
+    """Trained weights as they are published: those of the network itself, with what its adapters have learned."""
+    if config.lora is None:
+        return tensors
+    model = begin_classifier(config, num_classes, 0, storage, kind)
+    model.load_state_dict(tensors)
+    merge(model.backbone)
+    return model.state_dict()
 
 
 def write_classes(folder: Path, classes: Sequence[str]) -> None:

@@ -18,13 +18,15 @@ from ray_app.content.pretrained import as_shown, evaluation_views, to_channels_l
 from ray_app.data.picture_set import Content, PictureSet
 from ray_app.data.picture_shard import PictureShard, Rows, contents_of, share_of
 from ray_app.data.pixels import mixed
-from ray_app.errors import DataError
+from ray_app.errors import ConfigError, DataError, TrainingError
 from ray_app.models.classifier import Classifier
 from ray_app.picture_config import ClassifierConfig
 from ray_app.tasks.classifier import begin_classifier
 
 METRIC = "top1"
 BACKBONE = "backbone."
+WHOLE_BYTES = 2 * 2**30
+"""Of vectors and targets, that are held at once at most; fitting a head needs a few times as much."""
 
 
 class Batch(NamedTuple):
@@ -97,6 +99,32 @@ class ClassifyTask:
             rows, random = waiting.pop(0)
             shown = as_shown(self.model.backbone, inputs, self.device)
             yield Batch(*mixed(shown, self._targets(rows), augment, random), is_features=False)
+
+    def whole(self) -> Batch:
+        """See `WholeTask.whole`: all views of all training inputs; the head's norm takes their mean and variance.
+
+        Raises:
+            TrainingError: the backbone is no longer what the features were made by.
+            ConfigError: they are too many.
+        """
+        if self._features is None or not self._is_cached():
+            raise TrainingError(
+                "lbfgs fits a head on features that the pretrained backbone made, and an earlier phase has moved it: "
+                "put the phase before that one in schedule.phases, or take optimizer: adamw"
+            )
+        rows, views = self._features.pictures.size("train"), self._features.num_views
+        size = 4 * rows * views * (self.model.backbone.dim + len(self._weights))
+        if size > WHOLE_BYTES:
+            raise ConfigError(
+                [
+                    f"classifier.cached_views: {views} of {rows:,} are {size / 2**30:.1f} GiB of features and targets, "
+                    f"and lbfgs holds {WHOLE_BYTES / 2**30:g} GiB at most; fewer of them, or optimizer: adamw"
+                ]
+            )
+        found = self._features.rows("train")
+        vectors = torch.from_numpy(found.values.astype(np.float32)).flatten(0, 1).to(self.device)
+        self.model.head.see(vectors)
+        return Batch(vectors, self._targets(found).repeat_interleave(views, 0), is_features=True)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Task.loss`: cross-entropy, inputs weighted by their label."""

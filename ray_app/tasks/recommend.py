@@ -21,7 +21,8 @@ from ray_app.models.losses import sampled_softmax_loss, softmax_loss, without_ta
 from ray_app.models.repeats import Repeats, habits_of, had, last_places, with_habits
 from ray_app.models.sequence import SequenceModel
 from ray_app.schema import PAD, Col
-from ray_app.tasks.recommender import TrainedModel, build_model, check_encoder
+from ray_app.tasks.beginning import build_model
+from ray_app.tasks.recommender import TrainedModel, check_encoder
 from ray_app.train_config import ModelConfig
 
 METRIC = "ndcg@10"

@@ -17,9 +17,10 @@ from ray_app.metrics import Scores
 from ray_app.models.sequence import SequenceModel
 from ray_app.schema import Col
 from ray_app.storage import Storage
+from ray_app.tasks.beginning import fitted_to
 from ray_app.tasks.hybrid import is_hybrid, load_hybrid
 from ray_app.tasks.recommend import score, unit_vectors
-from ray_app.tasks.recommender import check_encoder, fitted_to, load_model
+from ray_app.tasks.recommender import check_encoder, load_model
 
 
 class Scorer(Protocol):

@@ -17,7 +17,8 @@ from ray_app.data.picture_set import PictureSet
 from ray_app.data.stream import read_tables, stream_tables
 from ray_app.storage import Storage
 from ray_app.tasks import recommend
-from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, TrainedModel, complete, load_trained
+from ray_app.tasks.beginning import complete
+from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, TrainedModel, load_trained
 from ray_app.training.snapshot import Snapshot
 from ray_app.training.task import Task
 from ray_app.training.world import World
@@ -107,12 +108,13 @@ class Classify:
 
     def write(self, run: "Run", snapshot: Snapshot, folder: Path) -> dict[str, Any]:
         """The network and the names of its classes."""
-        from ray_app.tasks.classifier import write_classes, write_encoder  # noqa: PLC0415
+        from ray_app.tasks.classifier import without_adapters, write_classes, write_encoder  # noqa: PLC0415
 
-        classifier = run.config.classifier
+        classifier, pictures = run.config.classifier, _pictures(run)
         assert classifier is not None
-        snapshot.save_model(folder / MODEL_FILE)
-        write_classes(folder, _pictures(run).manifest.classes)
+        settings = classifier, pictures.num_classes, run.storage, pictures.kind
+        replace(snapshot, model=without_adapters(snapshot.model, *settings)).save_model(folder / MODEL_FILE)
+        write_classes(folder, pictures.manifest.classes)
         write_encoder(folder, classifier, run.storage)
         return {"task": "classify"}
 

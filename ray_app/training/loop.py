@@ -3,9 +3,11 @@
 It knows no domain word; what it needs of a task is in `task.Task`.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +19,13 @@ from ray_app.training.clock import Clock
 from ray_app.training.pace import momentum, rate_factor, slow_down
 from ray_app.training.snapshot import Progress, Snapshot
 from ray_app.training.stepper import Stepper
-from ray_app.training.task import Task
+from ray_app.training.task import Task, WholeTask
 from ray_app.training.validation import validate
 from ray_app.training.wise import backbone_state, interpolate
 from ray_app.training.world import World
 
+STILL = 1e-5
+"""Change of the loss, as a share of it, that is none: a fit on all targets at once is over."""
 CHECK_EVERY = 50
 """Steps between looks at the loss: looking makes the accelerator wait."""
 
@@ -76,7 +80,7 @@ def fit(
 class _Loop:
     def __init__(self, task: Task, schedule: Schedule, settings: LoopSettings, world: World, report: Report) -> None:
         self.task, self.schedule, self.settings, self.world, self.report = task, schedule, settings, world, report
-        self.progress = Progress()
+        self.progress, self.steps = Progress(), task.steps_per_epoch
         self.best: dict[str, Tensor] = {}
         self.origin = backbone_state(task.model) if schedule.wise else {}  # before a snapshot is put in its place
 
@@ -92,10 +96,11 @@ class _Loop:
 
     def run_phase(self, start: Snapshot | None) -> None:
         phase, schedule, progress = self.schedule.phases[self.progress.phase], self.schedule, self.progress
+        self.steps = 1 if phase.is_whole else self.task.steps_per_epoch
         stepper = Stepper(self.task, phase, self.world, clip_norm=schedule.clip_norm, bf16=self.settings.bf16)
         if start:
             Snapshot.load_optimizer(stepper.optimizer, self.task.model, start.optimizer)
-        if schedule.ema is not None:
+        if schedule.ema is not None and not phase.is_whole:
             stepper.keep_average(schedule.ema, self._steps_of_phase(), start.average if start else {})
         number = progress.phase
         while progress.phase == number:
@@ -107,13 +112,13 @@ class _Loop:
             self.report(record, self._snapshot(None if over else stepper))
 
     def _run_epoch(self, phase: Phase, stepper: Stepper) -> dict[str, float | str]:
-        task, progress = self.task, self.progress
+        progress = self.progress
         clock, first, targets_before = Clock(), progress.step, progress.loss_count
-        total_steps = phase.epochs * task.steps_per_epoch
-        batches = iter(task.batches(order_of(self.settings.seed, progress, self.world), first))
+        total_steps = phase.epochs * self.steps
+        batches = self._batches(phase)
         reseed(self.settings.seed, progress, self.world)
         unchecked: list[Tensor] = []
-        while progress.step < task.steps_per_epoch:
+        while progress.step < self.steps:
             with clock.waiting():
                 batch = next(batches)
             place = self._steps_of_phase(), total_steps
@@ -121,7 +126,7 @@ class _Loop:
             unchecked.append(stepper.take(batch, factor, momentum(phase, *place)))
             progress.step += 1
             at_checkpoint = self._is_checkpoint(progress.step)
-            if len(unchecked) == CHECK_EVERY or at_checkpoint or progress.step == task.steps_per_epoch:
+            if len(unchecked) == CHECK_EVERY or at_checkpoint or progress.step == self.steps:
                 self._check(phase, unchecked)
                 unchecked.clear()
             if at_checkpoint:
@@ -137,6 +142,12 @@ class _Loop:
             "train/targets_per_s": (progress.loss_count - targets_before) / seconds,
             "data/wait_s": clock.waited,
         }
+
+    def _batches(self, phase: Phase) -> Iterator[Any]:
+        if phase.is_whole:
+            assert isinstance(self.task, WholeTask)  # the configuration sees to it
+            return iter([self.task.whole()])
+        return iter(self.task.batches(order_of(self.settings.seed, self.progress, self.world), self.progress.step))
 
     def _check(self, phase: Phase, losses: list[Tensor]) -> None:
         """Add the losses of all workers to the epoch's sums, unless one is not finite: then all workers stop."""
@@ -158,7 +169,7 @@ class _Loop:
         progress = self.progress
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.loss_sum = progress.loss_count = 0.0
-        last = progress.epoch == phase.epochs
+        last = progress.epoch == phase.epochs or (phase.is_whole and self._is_still(record))
         if progress.epoch % self.schedule.validate_every == 0 or last:
             with stepper.averaged():
                 record.update(self._judge())
@@ -175,6 +186,12 @@ class _Loop:
             elif stepper.average:
                 stepper.average.settle()
             progress.end_phase()
+
+    def _is_still(self, record: dict[str, float | str]) -> bool:
+        """Whether an epoch has left the loss where the one before it did."""
+        earlier = [one for one in self.progress.records if one["phase"] == record["phase"]]
+        losses = [float(one["train/loss"]) for one in (*earlier[-1:], record)]
+        return len(losses) > 1 and math.isclose(*losses, rel_tol=STILL)
 
     def _judge(self) -> dict[str, float]:
         """Validate the model as it is now, and keep its weights if none were better."""
@@ -206,11 +223,11 @@ class _Loop:
         return metrics
 
     def _steps_of_phase(self) -> int:
-        return self.progress.epoch * self.task.steps_per_epoch + self.progress.step
+        return self.progress.epoch * self.steps + self.progress.step
 
     def _is_checkpoint(self, step: int) -> bool:
         every = self.settings.checkpoint_every_steps
-        return every is not None and step % every == 0 and step < self.task.steps_per_epoch
+        return every is not None and step % every == 0 and step < self.steps
 
     def _snapshot(self, stepper: Stepper | None) -> Snapshot:
         optimizer, average = (stepper.optimizer, stepper.average) if stepper else (None, None)

@@ -11,6 +11,8 @@ from ray_app.models.blocks import blocks_of
 from ray_app.schedule import ParamGroup, Phase
 
 BACKBONE = "backbone."
+WHOLE_STEPS = 50
+"""Of L-BFGS in an epoch."""
 
 
 def assign_rates(model: nn.Module, phase: Phase) -> dict[str, float | None]:
@@ -114,9 +116,21 @@ def build_optimizer(model: nn.Module, phase: Phase, rates: dict[str, float | Non
         {"params": members, "lr": rate, "base_lr": rate, "weight_decay": decay}
         for (rate, decay), members in groups.items()
     ]
+    if phase.is_whole:
+        return _whole_optimizer(phase, [member for members in groups.values() for member in members])
     if phase.optimizer == "sgd":
         return torch.optim.SGD(described, lr=phase.learning_rate, momentum=0.9)
     return torch.optim.AdamW(described, lr=phase.learning_rate, fused=True)
+
+
+def _whole_optimizer(phase: Phase, members: list[tuple[str, nn.Parameter]]) -> Optimizer:
+    if trained := [name for name, _ in members if name.startswith(BACKBONE)]:
+        raise TrainingError(
+            f"phase {phase.name!r}: lbfgs fits a head on a frozen backbone, and {trained[0]!r} has a rate. Freeze all "
+            "of the backbone in schedule.phases.*.groups (match: '^backbone', rate: frozen), or take optimizer: adamw"
+        )
+    group = {"params": members, "base_lr": 1.0, "weight_decay": phase.weight_decay}
+    return torch.optim.LBFGS([group], max_iter=WHOLE_STEPS, line_search_fn="strong_wolfe")
 
 
 @torch.no_grad()

@@ -25,19 +25,19 @@ class Soup:
     """Of the soup, on validation; that of the best model where no other helped."""
 
 
-def greedy_soup(models: Sequence[Weights], judge: Callable[[Weights], float]) -> Soup:
+def greedy_soup(models: Sequence[Weights], scores: Sequence[float], judge: Callable[[Weights], float]) -> Soup:
     """Add one model after another, the best first, as long as validation is not worse for it.
 
     Args:
         models: weights by name, all of one network.
-        judge: validation metric of weights; higher is better. Called for each model, and for each soup that is tried.
+        scores: what `judge` said of each, when it was trained.
+        judge: validation metric of weights; higher is better. Called for each soup that is tried.
 
     Raises:
         TrainingError: the models are not of one network.
     """
     for number, weights in enumerate(models):
         _check_same(models[0], weights, number)
-    scores = [judge(weights) for weights in models]
     first, *others = sorted(range(len(models)), key=lambda number: -scores[number])
     soup = Soup(dict(models[first]), [first], scores[first])
     for number in others:

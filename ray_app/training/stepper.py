@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from ray_app.errors import TrainingError
 from ray_app.schedule import Phase
@@ -22,7 +22,7 @@ class Stepper:
     def __init__(
         self, task: Task, phase: Phase, world: World, *, clip_norm: float | None = None, bf16: bool = False
     ) -> None:
-        model = task.model.train()
+        model = task.model.train(not phase.is_whole)  # to compare losses, nothing may be random
         rates = assign_rates(model, phase)
         freeze(model, rates, keep_statistics=phase.keep_statistics)
         self.optimizer: Optimizer = build_optimizer(model, phase, rates, decay_all=not task.reference)
@@ -65,6 +65,8 @@ class Stepper:
         return local
 
     def _move(self, batch: Any) -> Tensor:
+        if isinstance(self.optimizer, LBFGS):
+            return self._fit(batch, self.optimizer)
         world = self._world
         with torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=self._bf16):
             loss, count = self._module(batch)
@@ -78,6 +80,29 @@ class Stepper:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return local
+
+    def _fit(self, whole: Any, optimizer: LBFGS) -> Tensor:
+        """Many steps on all targets. Every worker takes them by itself, since rounding alone may end its search sooner.
+
+        What the optimizer remembers is forgotten afterwards, so that nothing of it need be saved.
+        """
+        group = optimizer.param_groups[0]
+        matrices = [parameter for parameter in group["params"] if parameter.ndim > 1]
+
+        def objective() -> Tensor:
+            optimizer.zero_grad()
+            loss, count = self._task.loss(whole)
+            decay = torch.stack([matrix.square().sum() for matrix in matrices]).sum() * group["weight_decay"] / 2
+            value: Tensor = loss / count + decay
+            value.backward()  # type: ignore[no-untyped-call]
+            return value
+
+        optimizer.step(objective)  # type: ignore[no-untyped-call]
+        optimizer.zero_grad()
+        optimizer.state.clear()
+        with torch.no_grad():
+            loss, count = self._task.loss(whole)
+        return torch.stack([loss.double(), count.double()]) / self._world.size
 
 
 class _Forward(nn.Module):

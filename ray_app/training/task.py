@@ -1,7 +1,7 @@
 """What the loop needs of a task; it knows no domain word beyond this."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -31,3 +31,11 @@ class Task(Protocol):
 
     def validate(self) -> dict[str, tuple[float, float]]:
         """(sum, count) of each metric over this worker's users."""
+
+
+@runtime_checkable
+class WholeTask(Protocol):
+    """A task whose head can be fitted on all training targets at once, while the rest is frozen."""
+
+    def whole(self) -> Any:
+        """All of them as one batch, the same on every worker."""

@@ -16,6 +16,7 @@ from ray.train import (
     CheckpointUploadMode,
     FailureConfig,
     LoggingConfig,
+    Result,
     RunConfig,
     ScalingConfig,
     UserCallback,
@@ -66,6 +67,18 @@ def build_trainer(
             logging_config=LoggingConfig(log_level="ERROR"),  # what a person wants to know comes by the board
         ),
     )
+
+
+def publish_result(run: Run, result: Result) -> None:
+    """Publish the last checkpoint of a fitted trainer.
+
+    Raises:
+        UserError: training could not go on.
+    """
+    if isinstance(result.return_value, UserError):
+        raise result.return_value
+    with result.checkpoint.as_directory() as folder:
+        run.publish(Snapshot.load(Path(folder)))
 
 
 def train_worker(settings: dict[str, Any]) -> UserError | None:

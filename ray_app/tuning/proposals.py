@@ -31,10 +31,14 @@ def propose(space: Space, tune: TuneConfig, trials: Sequence[Trial]) -> Candidat
     Raises:
         UserError: Optuna is not installed, and the search needs it.
     """
+    if tune.search in ("tpe", "random"):
+        _optuna()  # whoever lacks it learns so before the first trial
     tried = {trial.key for trial in trials}
     ahead = space.anchors
     if tune.search == "grid":
         ahead += space.grid
+    if tune.search == "tpe":  # strategies are compared at equal settings, and the configured ones are no blind guess
+        ahead += [Candidate(strategy) for strategy in space.strategies]
     for candidate in ahead:
         if _is_new(space, candidate, tried):
             return candidate

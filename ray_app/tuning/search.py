@@ -102,5 +102,5 @@ class Search:
 def _from_scratch(config: Config) -> Config:
     """The configuration with nothing pretrained."""
     model = config.model.model_copy(update={"start_from": None})
-    classifier = config.classifier and config.classifier.model_copy(update={"weights": None})
+    classifier = config.classifier and config.classifier.from_scratch()
     return config.model_copy(update={"model": model, "classifier": classifier})

@@ -80,7 +80,8 @@ def make_soup(search: Search, trials: Sequence[Trial]) -> None:
         task.model.load_state_dict(weights)
         return validate(task, world)[f"val/{search.metric}"]
 
-    soup = greedy_soup([one.model for _, _, one in found], judge)
+    scores = [trial.score or 0.0 for trial, _, _ in found]
+    soup = greedy_soup([one.model for _, _, one in found], scores, judge)
     members = tuple(found[number][0].number for number in soup.members)
     recipe = Recipe(members=members, score=soup.score, tried=len(found))
     if recipe.is_better(trials):

@@ -1,7 +1,7 @@
 """What a search chooses among: strategies, and the settings that matter under each."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -31,6 +31,8 @@ LAYER_DECAYS = (0.65, 0.8, 1.0)
 PULLS = (1e-4, 1.0)
 PULLS_OF_PICTURES = (1e-2, 10.0)
 """Of networks that SGD trains: at its rates a pull below these is nothing (benchmarks/LOG.md)."""
+DECAYS = (1e-3, 1.0)
+"""Of a head that is fitted on all features at once."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Space:
             faults.append("tune.search: pbt goes by the schedule of fine-tuning, and nothing pretrained is given")
         if faults:
             raise ConfigError(faults)
-        self.distributions = default_space(config) if tune.space is None else tune.space
+        self.distributions = default_space(config, self.strategies) if tune.space is None else tune.space
         self._active: dict[Strategy, dict[str, Distribution]] = {}
 
     @property
@@ -151,7 +153,7 @@ def training_key(config: Config, schedule: Schedule, is_fine_tuned: bool) -> str
     return fingerprint(network, dump(config.train), schedule, is_fine_tuned)
 
 
-def default_space(config: Config) -> dict[str, Distribution]:
+def default_space(config: Config, strategies: Sequence[Strategy]) -> dict[str, Distribution]:
     """How fast each phase learns, and how tightly the last is held to the pretrained weights.
 
     The phases before the last have few choices, so that trials share them.
@@ -165,14 +167,18 @@ def default_space(config: Config) -> dict[str, Distribution]:
         return space
     *early, last = config.schedule.phases
     for number, phase in enumerate(early):
+        if phase.is_whole:
+            continue
         rates = tuple(float(f"{phase.learning_rate * factor:.3g}") for factor in (0.3, 1.0, 3.0))
         space[f"schedule.phases.{number}.learning_rate"] = Distribution(choice=rates)
     path = f"schedule.phases.{len(early)}"
+    if last.is_whole:
+        return space | {f"{path}.weight_decay": Distribution(loguniform=DECAYS)}
     space[f"{path}.learning_rate"] = _around(last.learning_rate)
     space[f"{path}.l2_sp"] = Distribution(loguniform=PULLS_OF_PICTURES if config.task.kind == "classify" else PULLS)
     if num_blocks(config) > FEW_BLOCKS:
         space[f"{path}.layer_decay"] = Distribution(choice=LAYER_DECAYS)
-    if "bounded_delta" in possible(config):
+    if "bounded_delta" in strategies:  # where nobody is bound, the bound would make each trial's first phases its own
         space[DELTA_NORM] = Distribution(loguniform=(0.03, 0.5))
     for number, group in enumerate(last.groups):
         if "backbone" in group.match and group.rate != "frozen":

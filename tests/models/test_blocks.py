@@ -9,7 +9,9 @@ from torch import nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, T5Config, T5EncoderModel
 
 from ray_app.models.blocks import blocks_of
-from ray_app.models.sequence import LabelRows, SequenceModel, SequenceShape
+from ray_app.models.items import LabelRows
+from ray_app.models.sequence import SequenceModel
+from ray_app.models.transformer import SequenceShape
 
 
 def places(backbone: nn.Module) -> list[set[str]]:

@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional
 
 from ray_app.models.likeness import PLACES, WEIGHT, likeness_vectors
-from ray_app.models.sequence import SequenceModel, SequenceShape
+from ray_app.models.sequence import SequenceModel
+from ray_app.models.transformer import SequenceShape
 
 
 def alike(num_items: int = 12, seed: int = 3) -> SequenceModel:

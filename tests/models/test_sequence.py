@@ -8,9 +8,11 @@ import torch
 from torch.nn import functional
 
 from ray_app.models.content import NORM
+from ray_app.models.items import LabelRows
 from ray_app.models.losses import sampled_softmax_loss, softmax_loss, without_targets
 from ray_app.models.repeats import GAIN, HALF_LIVES, had, last_places
-from ray_app.models.sequence import LabelRows, SequenceModel, SequenceShape
+from ray_app.models.sequence import SequenceModel
+from ray_app.models.transformer import SequenceShape
 
 SHAPE = SequenceShape(dim=16, num_layers=2, num_heads=2, feedforward_dim=32, max_history_len=8, repeats=True)
 

@@ -21,8 +21,9 @@ from ray_app.evidence.ranker import Ranker
 from ray_app.registry import Registry, Version
 from ray_app.serving.predictor import Predictor
 from ray_app.storage import Storage, join
+from ray_app.tasks.beginning import build_model
 from ray_app.tasks.hybrid import FACTS_FILE, MEMORY_FILE, RANKER_FILE, TODAY_FILE
-from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, build_model
+from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE
 from ray_app.train_config import RankerConfig
 
 NUM_ITEMS, NUM_USERS = 40, 80

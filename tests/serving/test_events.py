@@ -13,7 +13,7 @@ import pytest
 from ray_app.errors import UserError
 from ray_app.serving.customers import Event
 from ray_app.serving.events import Change, EventStore, NewRow
-from ray_app.serving.store import NAMESPACE, ActorStore
+from ray_app.serving.store import FEW, NAMESPACE, ActorStore
 from tests.conftest import REPOSITORY
 
 
@@ -62,8 +62,15 @@ def test_an_actor_that_is_killed_comes_back_with_everything(ray_cluster: None, p
             state = await two.read(["u"], 0)
             assert state.events == [[Event("a", 1), Event("b", 2)]]
             assert state.changes == [Change("a", "available", "false")]
+            many = ["u", *map(str, range(FEW))]
+            assert (await two.read(many, 0)).events == [*state.events, *([[]] * FEW)], "by the actor"
+            ray.kill(actor)
+            assert await two.read(["u"], 0) == state, "on its node the file is read without it"
+            with pytest.raises(ray.exceptions.ActorDiedError):
+                await two.ready(0)
         finally:
             ray.kill(actor)
+            await asyncio.gather(one.close(), two.close())
 
     start = time.monotonic()
     asyncio.run(scene())

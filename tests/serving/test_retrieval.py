@@ -11,7 +11,8 @@ from scipy import sparse
 
 from ray_app.data.sequences import Histories
 from ray_app.evidence.item_index import ItemIndex
-from ray_app.models.sequence import SequenceModel, SequenceShape
+from ray_app.models.sequence import SequenceModel
+from ray_app.models.transformer import SequenceShape
 from ray_app.serving import retrieval
 from ray_app.serving.catalog import Catalog
 from ray_app.serving.customers import Customers

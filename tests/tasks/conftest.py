@@ -11,7 +11,7 @@ from ray_app.config import Config, parse_config
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
 from ray_app.storage import Storage
-from ray_app.tasks.recommender import build_model
+from ray_app.tasks.beginning import build_model
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Progress, Snapshot
 

@@ -1,9 +1,11 @@
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pictures import picture_set
+from pictures import COLORS, picture, picture_set
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ray_app.checkpoint import CheckpointError
@@ -14,7 +16,7 @@ from ray_app.data.picture_set import PictureSet
 from ray_app.data.picture_shard import Range, contents_of
 from ray_app.errors import ConfigError, DataError
 from ray_app.schedule import ParamGroup, Phase, Schedule
-from ray_app.tasks.classifier import begin_classifier
+from ray_app.tasks.classifier import TrainedClassifier, begin_classifier
 from ray_app.tasks.classify import METRIC, ClassifyTask, build_task
 from ray_app.training.kinds import KINDS
 from ray_app.training.loop import LoopSettings, fit
@@ -214,3 +216,21 @@ def test_the_classic_recipe_moves_the_backbone_in_its_second_phase_alone(tmp_pat
 def test_runs_go_by_the_metric_of_the_task() -> None:
     """Its name stands twice, since a run of logs does not import what reads pictures."""
     assert KINDS["classify"].metric == METRIC
+
+
+def mirrored(image: bytes) -> bytes:
+    sink = io.BytesIO()
+    Image.open(io.BytesIO(image)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def test_the_answer_may_be_the_mean_over_a_picture_and_its_mirror_image(weights: str, pictures: PictureSet) -> None:
+    plain, both = (config(weights, test_mirrored=wanted).classifier for wanted in (False, True))
+    model = begin_classifier(plain, 3, 0, pictures.storage)
+    torch.nn.init.normal_(model.head.out.weight, std=1e3)  # what a network sees without training is faint
+    images = [picture(color, 7, side=32) for color in COLORS.values()]
+    answer = TrainedClassifier(model, list(COLORS), plain).probabilities
+    here, there = answer(images), answer([mirrored(image) for image in images])
+    assert np.abs(here - there).max() > 1e-3
+    said = TrainedClassifier(model, list(COLORS), both).probabilities(images)
+    np.testing.assert_allclose(said, (here + there) / 2, atol=1e-3)

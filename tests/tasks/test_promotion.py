@@ -16,7 +16,7 @@ from ray_app.data.dataset import Dataset
 from ray_app.errors import ConfigError
 from ray_app.registry import Registry, RegistryError, Version
 from ray_app.storage import Storage
-from ray_app.tasks.recommender import build_model
+from ray_app.tasks.beginning import build_model
 from ray_app.tasks.scorer import load_scorer
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Progress, Snapshot

@@ -13,15 +13,8 @@ from safetensors.torch import save_file
 
 from ray_app.checkpoint import CONFIG_FILE, CheckpointError
 from ray_app.config import dump
-from ray_app.tasks.recommender import (
-    ITEMS_FILE,
-    MODEL_FILE,
-    TrainedModel,
-    build_model,
-    check_encoder,
-    complete,
-    load_model,
-)
+from ray_app.tasks.beginning import build_model, complete
+from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, TrainedModel, check_encoder, load_model
 from ray_app.train_config import ModelConfig
 
 CONFIG = ModelConfig(dim=8, feedforward_dim=16, max_history_len=5)

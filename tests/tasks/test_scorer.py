@@ -4,8 +4,10 @@ import pytest
 import torch
 from ragged import ragged
 
-from ray_app.models.sequence import SequenceModel, SequenceShape
-from ray_app.tasks.recommender import TrainedModel, fitted_to
+from ray_app.models.sequence import SequenceModel
+from ray_app.models.transformer import SequenceShape
+from ray_app.tasks.beginning import fitted_to
+from ray_app.tasks.recommender import TrainedModel
 from ray_app.tasks.scorer import ModelScorer
 
 CPU = torch.device("cpu")

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from ray_app.errors import TrainingError
-from ray_app.models.sequence import SequenceModel, SequenceShape
+from ray_app.models.sequence import SequenceModel
+from ray_app.models.transformer import SequenceShape
 from ray_app.schedule import ParamGroup, Phase
 from ray_app.training.optimizer import assign_rates, freeze
 

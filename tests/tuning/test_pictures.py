@@ -134,3 +134,14 @@ def test_the_settings_of_the_schedule_are_searched_unless_others_are_named(confi
         *(f"schedule.phases.1.{name}" for name in ("learning_rate", "l2_sp", "layer_decay")),
     }
     assert space.distributions["schedule.phases.1.l2_sp"].bounds == (1e-2, 10)
+
+
+def test_a_head_that_is_fitted_at_once_has_no_rate_to_search(config: Config) -> None:
+    def proposed(*overrides: str) -> set[str]:
+        return set(Space(apply_overrides(config, list(overrides))).active("configured"))
+
+    fitted = "schedule.phases.0.optimizer=lbfgs"
+    assert proposed() - proposed(fitted) == {"schedule.phases.0.learning_rate"}
+    frozen = "[{match: x, rate: frozen}, {match: y}]"
+    alone = f"schedule.phases=[{{name: head, epochs: 3, optimizer: lbfgs, groups: {frozen}}}]"
+    assert proposed(alone) == {"schedule.phases.0.weight_decay"}

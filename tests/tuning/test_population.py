@@ -1,9 +1,14 @@
 """Rates that change while a model is trained: children go on from the better half, at their rate and at others."""
 
+import io
+
 import pytest
+import searching
+from rich.console import Console
 from tuning_log import MakeSearch
 
-from ray_app.config import apply_overrides, parse_config
+from ray_app.config import Config, apply_overrides, parse_config
+from ray_app.data.dataset import Dataset, thinned
 from ray_app.errors import ConfigError
 from ray_app.storage import Storage, join
 from ray_app.tune_config import TuneConfig
@@ -86,6 +91,30 @@ def test_a_population_waits_for_its_parents(storage: Storage) -> None:
     for number in (2, 3):
         trials.keep(trials.by_number[number].model_copy(update={"state": "finished", "score": 0.1}))
     assert proposals.suggest("") == {"number": 4}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_under_ray_tune_a_population_grows_on_a_share_of_the_users(
+    source: tuple[Config, Dataset, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    config, dataset, start = source
+    tune = "{search: pbt, population: 2, generations: 2, num_trials: 6, data_share: 0.5, max_concurrent_trials: 2}"
+    config = apply_overrides(config, ["name=grown", f"tune={tune}"])
+    run = searching.tuned_run(config, dataset, start, Console(file=io.StringIO()))
+    search = Search.begin(config, thinned(dataset, 0.5), start)
+    trials = search.trials().all()
+    assert [trial.state for trial in trials] == ["finished"] * 6, [trial.error for trial in trials]
+    parents, children = trials[2:4], trials[4:]
+    assert {len(trial.values) for trial in parents} == {1}
+    for child in children:
+        parent = next(trial for trial in parents if trial.values["stages.0"] == child.values["stages.0"])
+        assert child.records[: len(parent.records)] == parent.records
+        assert (child.spent, child.reused) == (2, parent.epochs)
+    assert run.dataset is dataset
+    assert not run.is_published()
+    best = max(trials, key=lambda trial: (trial.score or 0, -trial.number))
+    assert run.schedule == search.run_of(best.candidate).schedule
 
 
 def test_a_stage_needs_an_epoch_and_a_population_something_to_begin_with() -> None:

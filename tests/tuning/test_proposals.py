@@ -30,6 +30,17 @@ def tried(space: Space, tune: TuneConfig, score: Callable[[Candidate], float] = 
     return trials
 
 
+def test_every_strategy_is_tried_as_it_is_configured_before_tpe_chooses() -> None:
+    here = space()
+    trials = tried(here, TuneConfig(num_trials=9))
+    first = len(here.strategies)
+    assert [trial.strategy for trial in trials[:first]] == [
+        "configured", "linear_probe", *(name for name in here.strategies if name not in ("configured", "linear_probe"))
+    ]  # fmt: skip
+    assert not any(trial.values for trial in trials[:first])
+    assert all(trial.values for trial in trials[first:])
+
+
 @pytest.mark.parametrize("search", ["tpe", "random"])
 def test_the_configured_schedule_and_its_probe_come_first_and_nothing_comes_twice(search: str) -> None:
     tune = TuneConfig(num_trials=12, search=search)
@@ -117,5 +128,5 @@ def test_failed_and_open_trials_are_not_proposed_again() -> None:
 def test_without_optuna_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError, match=r"pip install 'ray-retail-finetune\[tune\]'"):
-        tried(space(), TuneConfig(num_trials=3))
+        tried(space(), TuneConfig(num_trials=1))
     tried(space("tune.search=grid"), TuneConfig(num_trials=3, search="grid"))

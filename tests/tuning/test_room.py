@@ -1,12 +1,20 @@
 """The arithmetic of trials and clusters."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from ray_app.config import apply_overrides, parse_config
 from ray_app.errors import TrainingError
-from ray_app.tuning.room import room_for
+from ray_app.tuning.room import Room, room_for
 
 CONFIG = parse_config({"tune": {"num_trials": 20}})
+
+
+def room(overrides: list[str], cluster: Mapping[str, float]) -> Room:
+    config = apply_overrides(CONFIG, overrides)
+    assert config.tune is not None
+    return room_for(config.train, cluster, config.tune.most_at_once)
 
 
 @pytest.mark.parametrize(
@@ -22,13 +30,13 @@ CONFIG = parse_config({"tune": {"num_trials": 20}})
     ],
 )
 def test_as_many_as_fit(overrides: list[str], cluster: dict[str, float], at_once: int) -> None:
-    assert room_for(apply_overrides(CONFIG, overrides), cluster).at_once == at_once
+    assert room(overrides, cluster).at_once == at_once
 
 
 def test_the_arithmetic_is_told() -> None:
-    config = apply_overrides(CONFIG, ["train.use_gpu=true", "train.cpus_per_worker=4"])
     cluster = {"CPU": 16.0, "GPU": 2.0}
-    assert room_for(config, cluster).describe(config.tune, cluster) == (  # type: ignore[arg-type]
+    found = room(["train.use_gpu=true", "train.cpus_per_worker=4"], cluster)
+    assert found.describe("up to 20 trials", cluster) == (
         "up to 20 trials, 2 at a time, each one process with 4 CPUs and 1 GPU; the cluster has 16 CPUs and 2 GPUs"
     )
 
@@ -43,4 +51,4 @@ def test_the_arithmetic_is_told() -> None:
 )
 def test_what_cannot_run_is_refused_with_the_remedy(overrides: list[str], words: str) -> None:
     with pytest.raises(TrainingError, match=words):
-        room_for(apply_overrides(CONFIG, overrides), {"CPU": 2.0})
+        room(overrides, {"CPU": 2.0})

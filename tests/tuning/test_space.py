@@ -6,7 +6,8 @@ from torch import nn
 
 from ray_app.config import Config, TaskConfig, apply_overrides, parse_config
 from ray_app.errors import ConfigError
-from ray_app.models.sequence import SequenceModel, SequenceShape
+from ray_app.models.sequence import SequenceModel
+from ray_app.models.transformer import SequenceShape
 from ray_app.schedule import Phase, Schedule
 from ray_app.training.optimizer import assign_rates
 from ray_app.tune_config import Strategy
@@ -81,8 +82,8 @@ def test_pictures_are_unfrozen_in_quarters_and_their_rates_fall_with_depth() -> 
         rates = assign_rates(model, phase)
         free.append(sum(rate is not None for name, rate in rates.items() if name.startswith("backbone")))
     assert free[0] == 0 < free[1] < free[2] < free[3] < free[4] == sum(1 for _ in model["backbone"].parameters())
-    assert "schedule.phases.1.layer_decay" in default_space(pictures)
-    assert "schedule.phases.1.layer_decay" not in default_space(TWO_PHASES)
+    assert "schedule.phases.1.layer_decay" in default_space(pictures, ())
+    assert "schedule.phases.1.layer_decay" not in default_space(TWO_PHASES, ())
     assert set(THIRDS) & set(usual(TWO_PHASES)) == set()
     assert usual(pictures) == possible(pictures) == ALL
 
@@ -137,6 +138,8 @@ def test_a_bound_on_what_ids_add_is_a_strategy_where_there_is_content() -> None:
     assert list(bounds.values()) == [0.15, 0.3, None]
     held = apply_overrides(space.config, ["model.delta_norm=0.2"])
     assert "bounded_delta" not in possible(held)
+    free = Space(apply_overrides(space.config, ["tune={strategies: [configured]}"]))
+    assert free.distributions.keys() == space.distributions.keys() - {"model.delta_norm"}
     own = "tune={space: {model.delta_norm: {choice: [0.1, 0.2]}}, strategies: [configured]}"
     assert set(Space(apply_overrides(space.config, [own])).active("configured")) == {"model.delta_norm"}
 
