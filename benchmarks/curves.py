@@ -12,7 +12,7 @@ Curve = list[tuple[float, float, float, float]]
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 430, 70, 190, 24, 56
 STYLES = (
     ("#7a7a7a", "2 4"), ("#b3541e", ""), ("#c9a227", "8 4"), ("#3a7ca5", "8 4 2 4"), ("#5b8c5a", "4 3"),
-    ("#14213d", ""), ("#8e3b8a", "10 3"),
+    ("#14213d", ""), ("#8e3b8a", "10 3"), ("#c2185b", "12 3 2 3"),
 )  # fmt: skip
 """Color and dashes of each line; of more lines the styles begin again."""
 LABEL_GAP = 16

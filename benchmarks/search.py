@@ -4,12 +4,13 @@
         --source BEAUTY --source SPORTS --vectors DIR --results DIR [key=value ...]
     PYTHONPATH=jobs python benchmarks/search.py --config jobs/configs/demo.yaml --demo FOLDER --results DIR
 
-Logs, pretraining and the share of users are those of `sparse_data.py`. Without Ray Tune, one trial after another by the
-same proposals, stopping, shared phases and training: first all 48 points of a grid (the head first or everything at
-once, rates, the pull toward the pretrained weights) to their end, then the search of `tune`, once for each seed of its
-proposals. Epochs of the grid are counted as if no point shared any; those of the search as they were trained. Test is
-NDCG@10 against the configured schedule's, with the paired 95% bootstrap interval over users: of all users, most of whom
-are new, and of those who were learned from, by whom validation chooses too.
+Logs, pretraining and the share of users are those of `sparse_data.py`, the options of the logs those of
+`target_logs.py`. Without Ray Tune, one trial after another by the same proposals, stopping, shared phases and training:
+first all 48 points of a grid (the head first or everything at once, rates, the pull toward the pretrained weights) to
+their end, then the search of `tune`, once for each seed of its proposals. Epochs of the grid are counted as if no point
+shared any; those of the search as they were trained. Test is NDCG@10 against the configured schedule's, with the paired
+95% bootstrap interval over users: of all users, most of whom are new, and of those who were learned from, by whom
+validation chooses too.
 
 One JSON line per trial and one per search. Trials are kept: run again, it goes on where it was.
 """
@@ -26,14 +27,16 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 import numpy as np
 from numpy.typing import NDArray
-from sparse_data import Log, gains, log_arguments, part_of, read_logs, task_of
+from sparse_data import gains
+from target_logs import Log, log_arguments, part_of, read_logs, task_of
 
 from ray_app.config import Config, StorageConfig, apply_overrides, dump, fingerprint
 from ray_app.data.dataset import Dataset
 from ray_app.errors import UserError
 from ray_app.metrics import paired_difference
 from ray_app.storage import Storage
-from ray_app.tasks.recommender import TrainedModel, build_model
+from ray_app.tasks.beginning import build_model
+from ray_app.tasks.recommender import TrainedModel
 from ray_app.training.loop import fit
 from ray_app.training.run import Run
 from ray_app.training.task import Task

@@ -48,7 +48,9 @@ def start(config: Config, production: Callable[[str], None], tmp_path: Path) -> 
     with ExitStack() as stack:
 
         def begin(keys: Keys | None = None, state: str = "state", **settings: Any) -> Site:
-            serve = ServeConfig.model_validate({"poll_s": 0.05, **settings})
+            # Long waits, since these tests ask what is answered, and the machine may have other things to do.
+            patient = {"poll_s": 0.05, "max_wait_s": 60, "timeout_s": 60}
+            serve = ServeConfig.model_validate({**patient, **settings})
 
             async def make(meters: Meters) -> Service:
                 if serve.redis is not None:
