@@ -1,7 +1,9 @@
 """Strategies of fine-tuning as named transformations of the configured schedule."""
 
+import re
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import takewhile
 from types import MappingProxyType
 
 from ray_app.config import Config
@@ -61,8 +63,8 @@ def possible(config: Config) -> tuple[Strategy, ...]:
         "without_l2_sp": any(phase.l2_sp for phase in phases),
         "linear_probe": probes,
         "full": several,
-        "gradual": probes and not _is_frozen(phases[-1]) and phases[-1].epochs >= num_blocks(config),
-        **dict.fromkeys(THIRDS, not _is_frozen(phases[-1]) and num_blocks(config) >= len(THIRDS)),
+        "gradual": probes and _opens_backbone(phases[-1]) and phases[-1].epochs >= num_blocks(config),
+        **dict.fromkeys(THIRDS, _opens_backbone(phases[-1]) and num_blocks(config) >= len(THIRDS)),
         "bounded_delta": config.content is not None and config.model.delta_norm is None,
         "scratch": True,
     }
@@ -124,7 +126,15 @@ def _only(depth: tuple[float, float], phase: Phase) -> Phase:
     """The phase with the backbone frozen outside a depth."""
     outside = [(0, depth[0]), (depth[1], 1)]
     frozen = [ParamGroup(match=BACKBONE, depth=part, rate="frozen") for part in outside if part[0] < part[1]]
-    return phase.model_copy(update={"groups": (*frozen, *phase.groups)})
+    # What the phase freezes itself stays first: behind these, nothing might be left for it, which is an error.
+    own = tuple(takewhile(lambda group: group.rate == "frozen", phase.groups))
+    return phase.model_copy(update={"groups": (*own, *frozen, *phase.groups[len(own) :])})
+
+
+def _opens_backbone(phase: Phase) -> bool:
+    """Whether the phase trains the backbone, some parts of it apart, such as the projection of its content."""
+    ruling = (group for group in phase.groups if re.search(group.match, "backbone.") and group.depth is None)
+    return next((group.rate != "frozen" for group in ruling), not _is_frozen(phase))
 
 
 def _is_frozen(phase: Phase) -> bool:

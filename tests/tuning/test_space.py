@@ -1,10 +1,12 @@
 """Strategies as transformations of the configured schedule, and which settings matter under each."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from ray_app.config import Config, TaskConfig, apply_overrides, parse_config
+from ray_app.config import Config, TaskConfig, apply_overrides, load_config, parse_config
 from ray_app.errors import ConfigError
 from ray_app.models.sequence import SequenceModel
 from ray_app.models.transformer import SequenceShape
@@ -14,6 +16,7 @@ from ray_app.tune_config import Strategy
 from ray_app.tuning.space import Candidate, Space, default_space
 from ray_app.tuning.strategies import MEANING, THIRDS, possible, schedule_of, usual
 
+CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 TWO_PHASES = parse_config({"model": {"start_from": "somewhere", "num_layers": 2}, "tune": {}})
 HEAD_RATE, RATE, L2_SP = (
     "schedule.phases.0.learning_rate",
@@ -55,6 +58,18 @@ def test_gradual_unfreezing_goes_down_from_the_top_block() -> None:
     assert any("blocks.0" in name for name in free[2])
     assert "backbone.items.weight" not in free[2]
     assert free[3] == {name for name, _ in model.named_parameters() if name.startswith("backbone")}
+
+
+def test_a_projection_that_stays_frozen_is_no_reason_not_to_unfreeze_the_rest() -> None:
+    config = load_config(CONFIGS / "amazon_scientific.yaml", ["content.text=hf:encoder"])
+    assert "gradual" in possible(config)
+    model = SequenceModel(SequenceShape(8, 1, 1, 8, 5, content_dim=4), torch.arange(6), 4, content=torch.ones(6, 4))
+    *_, top, full = [assign_rates(model, phase) for phase in phases("gradual", config)]
+    free = [{name for name, rate in rates.items() if rate is not None} for rates in (top, full)]
+    assert "backbone.items.weight" not in free[0] < free[1]
+    assert free[1] == {name for name, _ in model.named_parameters() if not name.startswith("backbone.content")}
+    frozen = apply_overrides(config, ["schedule.phases.1.groups=[{match: '^backbone', rate: frozen}, {match: '.*'}]"])
+    assert "gradual" not in possible(frozen)
 
 
 def test_surgical_tuning_moves_a_third_of_the_backbone() -> None:
