@@ -4,7 +4,8 @@
 
 The file is one of task.kind: classify; its other settings of `classifier` hold for every candidate. Nothing is
 trained. Features are computed once by the cluster, one candidate after another, and kept for training; judgements are
-kept beside them.
+kept beside them. Of a candidate that was fine-tuned for these pictures before the outcome stands beside; the report of
+a pipeline whose configuration has `choose` shows the same.
 """
 
 from door import run
@@ -12,11 +13,12 @@ from picture_stages import target_dataset
 from runs import bars, console
 
 from ray_app.config import Config
-from ray_app.content.candidates import Judgement, judge, with_candidate
+from ray_app.content.candidates import judge_all
 from ray_app.data.picture_set import PictureSet
-from ray_app.errors import ConfigError, UserError
+from ray_app.errors import ConfigError
 from ray_app.picture_config import Candidate
 from ray_app.report.candidates import advice, candidates_table
+from ray_app.tasks.outcomes import outcomes_of
 
 
 def main(config: Config) -> None:
@@ -31,17 +33,12 @@ def rank_candidates(config: Config, candidates: tuple[Candidate, ...], pictures:
     Raises:
         ConfigError: none of them can be had.
     """
-    judged, failed = dict[Candidate, Judgement](), dict[Candidate, str]()
-    for candidate in candidates:
-        try:
-            with bars(candidate.backbone) as progress:
-                judged[candidate] = judge(pictures, with_candidate(config, candidate), progress)
-        except UserError as error:
-            failed[candidate] = str(error)
+    with bars("judge") as progress:
+        judged, failed = judge_all(pictures, config, candidates, progress)
     reasons = [f"cannot be judged: {candidate.backbone}: {reason}" for candidate, reason in failed.items()]
     if not judged:
         raise ConfigError(["choose.candidates: none is left", *reasons])
-    console.print(candidates_table(judged))
+    console.print(candidates_table(judged, outcomes_of(pictures, config, judged)))
     for line in (*reasons, advice(judged)):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 

@@ -1,6 +1,7 @@
 """The stages of a classifier, from labelled pictures or texts: what `stages` asks where task.kind is classify."""
 
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -9,16 +10,19 @@ from searching import check_search, tuned_run
 
 from ray_app.checkpoint import read_manifest
 from ray_app.config import Config
+from ray_app.content.candidates import Judgement, judge_all, with_candidate
 from ray_app.content.picture_features import cached_features, compute
 from ray_app.content.pretrained import settled
 from ray_app.data.picture_set import PictureSet
 from ray_app.data.pictures import prepare_pictures
 from ray_app.errors import ConfigError
+from ray_app.picture_config import Candidate
 from ray_app.report.pictures import PictureEvidence, write_picture_report
 from ray_app.storage import Storage
 from ray_app.tasks.answers import answers_of
 from ray_app.tasks.classification import evaluate_pictures
 from ray_app.tasks.labels import labels_uri, predict_labels
+from ray_app.tasks.outcomes import outcomes_of
 from ray_app.tasks.picture_examples import PictureExample, pick_pictures
 from ray_app.training.run import Run
 
@@ -112,6 +116,7 @@ def evaluation(
     with bars("evaluate") as progress:
         metrics = evaluate_pictures(pictures, models, config, progress)
     main_uri = next(iter(models.values()))
+    judged, outcomes = _chosen_from(config, pictures, metrics)
     manifest = read_manifest(pictures.storage, main_uri)
     evidence = PictureEvidence(
         config=config,
@@ -120,8 +125,27 @@ def evaluation(
         examples=pick_pictures(pictures, answers_of(pictures, main_uri, config), config.train.seed),
         records={name: run.records() for name, run in runs.items()},
         versions={**manifest["versions"], "git commit": manifest["git_commit"]},
+        judged=judged,
+        outcomes=outcomes,
     )
     return metrics, write_picture_report(evidence)
+
+
+def _chosen_from(
+    config: Config, pictures: PictureSet, metrics: dict[str, Any]
+) -> tuple[dict[Candidate, Judgement], dict[Candidate, float]]:
+    """The candidates of `choose` as they are judged, and what came of those that were trained, this time included."""
+    if config.choose is None:
+        return {}, {}
+    with bars("judge") as progress:
+        judged, failed = judge_all(pictures, config, config.choose.candidates, progress)
+    for candidate, reason in failed.items():
+        console.print(f"cannot be judged: {candidate.backbone}: {reason}", highlight=False, soft_wrap=True)
+    outcomes, reached = outcomes_of(pictures, config, judged), metrics["metrics"][metrics["main"]][metrics["metric"]]
+    for candidate in judged:
+        if with_candidate(config, candidate).classifier == config.classifier:
+            outcomes[candidate] = max(reached["mean"], outcomes.get(candidate, 0.0))
+    return judged, outcomes
 
 
 def predict_stage(config: Config, pictures: PictureSet, model_uri: str) -> str:

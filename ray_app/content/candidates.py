@@ -1,6 +1,7 @@
 """A candidate backbone judged for a set of pictures, without training: by its frozen features, and by what it costs."""
 
 import time
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from ray_app.config import Config, fingerprint
 from ray_app.content.picture_features import probe_features
 from ray_app.content.pretrained import as_shown, begin_backbone, example, settled, to_channels_last
 from ray_app.data.picture_set import PictureSet
-from ray_app.errors import DataError
+from ray_app.errors import DataError, UserError
 from ray_app.picture_config import Candidate
 from ray_app.storage import join
 from ray_app.transferability import h_score, logme
@@ -47,6 +48,19 @@ def with_candidate(config: Config, candidate: Candidate) -> Config:
     assert config.classifier is not None
     changed = config.classifier.model_copy(update=candidate.model_dump())
     return settled(config.model_copy(update={"classifier": changed}))
+
+
+def judge_all(
+    pictures: PictureSet, config: Config, candidates: Iterable[Candidate], progress: Progress | None = None
+) -> tuple[dict[Candidate, Judgement], dict[Candidate, str]]:
+    """What is known of each, and why nothing is of those that cannot be had: they do not hold up the others."""
+    judged, failed = dict[Candidate, Judgement](), dict[Candidate, str]()
+    for candidate in candidates:
+        try:
+            judged[candidate] = judge(pictures, with_candidate(config, candidate), progress)
+        except UserError as error:
+            failed[candidate] = str(error)
+    return judged, failed
 
 
 def judge(pictures: PictureSet, config: Config, progress: Progress | None = None) -> Judgement:

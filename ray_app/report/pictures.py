@@ -7,7 +7,10 @@ from html import escape
 from typing import Any
 
 from ray_app.config import Config
+from ray_app.content.candidates import Judgement
 from ray_app.data.picture_set import Kind, PictureManifest
+from ray_app.picture_config import Candidate
+from ray_app.report.candidates import candidates_section
 from ray_app.report.charts import Record, interval_bar
 from ray_app.report.parts import curves, flow, header, html_page, lead_tiles, main_tile, origin, section
 from ray_app.report.picture_charts import calibration_diagram, confusion_map
@@ -30,6 +33,10 @@ class PictureEvidence:
     records: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     """Name of each training run -> one record per epoch."""
     versions: Mapping[str, str | None] = field(default_factory=dict)
+    judged: Mapping[Candidate, Judgement] = field(default_factory=dict)
+    """Backbones to choose from, by what their frozen features tell."""
+    outcomes: Mapping[Candidate, float] = field(default_factory=dict)
+    """Of those of them that were fine-tuned: the metric on the test part."""
 
 
 def write_picture_report(evidence: PictureEvidence) -> str:
@@ -47,6 +54,7 @@ def write_picture_report(evidence: PictureEvidence) -> str:
         curves(evidence.records, metrics["metric"]),
         _calibration(metrics, kind),
         _classes(metrics, evidence.data),
+        candidates_section(evidence.judged, evidence.outcomes) if evidence.judged else "",
         _examples(evidence.examples, kind),
         origin(metrics, config.to_yaml(), evidence.versions),
     ]

@@ -6,17 +6,18 @@ from pathlib import Path
 import choose
 import pytest
 import torch
+from pages import Page
 from pictures import picture_set
 from safetensors.torch import save_file
 
 from ray_app.config import Config, parse_config
-from ray_app.content.candidates import with_candidate
+from ray_app.content.candidates import Judgement, judge, with_candidate
 from ray_app.content.picture_features import probe_features
 from ray_app.data.picture_set import PictureSet
 from ray_app.errors import ConfigError, DataError
 from ray_app.models.backbones import build_backbone
 from ray_app.picture_config import Candidate
-from ray_app.report.candidates import advice
+from ray_app.report.candidates import advice, agreement, candidates_section
 from ray_app.transferability import h_score, logme
 
 SEEING, OTHER = "torchvision:resnet18", "torchvision:squeezenet1_1"
@@ -92,7 +93,7 @@ def test_none_that_can_be_judged_is_an_error_of_the_user(pictures: PictureSet, c
 def test_features_that_overflow_are_no_ground_to_judge_by(pictures: PictureSet, config: Config, tmp_path: Path) -> None:
     loud = weights_of(OTHER, tmp_path / "loud.safetensors", scale=50.0)
     with pytest.raises(DataError, match="not finite in 16 bits"):
-        choose.judge(pictures, with_candidate(config, loud))
+        judge(pictures, with_candidate(config, loud))
 
 
 @pytest.mark.parametrize("given", [None, {}, {"candidates": [{"backbone": OTHER}] * 2}])
@@ -102,9 +103,27 @@ def test_a_choice_needs_two(config: Config, given: object) -> None:
         choose.main(asked)
 
 
+def test_what_came_of_those_that_were_trained() -> None:
+    first, second, third = (Candidate(backbone=SEEING, weights=name) for name in ("a", "<b>", "c"))
+    one = Judgement(logme=3, h_score=1, knn=0.5, picture_s=1, num_parameters=1, dim=1)
+    judged = {
+        second: one.model_copy(update={"logme": 2, "h_score": 3}),
+        first: one,
+        third: one.model_copy(update={"logme": 1, "h_score": 2, "knn": 0.4}),
+    }
+    assert "once two of them" in agreement(judged, {first: 0.5})
+    assert "once two of them" in agreement(judged, {first: 0.5, second: 0.5})
+    outcomes = {first: 0.6, second: 0.7, third: 0.5}
+    told = "Pairs of which both were fine-tuned: 3; in the right order by LogME 2, H-score 2, kNN 2."
+    assert agreement(judged, outcomes) == told
+    page = Page(candidates_section(judged, {first: 0.61, third: 0.52}))
+    assert page.text.index("61.0%") < page.text.index("<b>") < page.text.index("52.0%")
+    assert "both were fine-tuned: 1;" in page.text
+
+
 def test_neighbors_that_disagree_are_told() -> None:
     first, second = Candidate(backbone=SEEING), Candidate(backbone=OTHER)
-    one = choose.Judgement(logme=1, h_score=1, knn=0.5, picture_s=1, num_parameters=1, dim=1)
+    one = Judgement(logme=1, h_score=1, knn=0.5, picture_s=1, num_parameters=1, dim=1)
     other = one.model_copy(update={"logme": 0.5, "knn": 0.6})
     assert advice({second: other, first: one}).splitlines() == [
         f"take classifier.backbone={SEEING} classifier.weights=pretrained",

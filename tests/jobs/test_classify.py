@@ -19,6 +19,7 @@ from ray_app.registry import Registry
 from ray_app.schema import LABELS_SCHEMA
 from ray_app.storage import Storage, join
 from ray_app.tasks.answers import PROBABILITIES, Answering, answers_of
+from ray_app.tasks.outcomes import outcomes_of
 from ray_app.tasks.promotion import beats_version
 
 BACKBONE = "torchvision:resnet18"
@@ -45,6 +46,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
         "schedule.phases.0.epochs=3",
         "schedule.phases.1.epochs=1",
         "evaluate={scratch: false, bootstrap_samples: 100}",
+        f"choose={{candidates: [{{backbone: '{BACKBONE}', weights: {folder}/weights.safetensors}}, "
+        f"{{backbone: '{BACKBONE}', weights: {folder}/none.safetensors}}]}}",
     ]
     return load_config(None, settings)
 
@@ -65,6 +68,11 @@ def test_from_folders_to_a_registered_version(
     page = storage.read_bytes(join(version.uri, "report.html")).decode()
     assert "Classifier report" in page
     assert page.count("data:image/jpeg") >= 12
+    reached = metrics["metrics"]["fine-tuned"]["top1"]["mean"]
+    assert "Backbones to choose from" in page
+    assert f'<td class="number">{reached:.1%}</td>' in page
+    [candidate, _] = config.choose.candidates if config.choose else []
+    assert outcomes_of(stages.target_dataset(config), config, [candidate]) == {candidate: reached}
     [labels] = [file.uri for file in storage.list_files(join(storage.root("colors"), "predictions", "**", "*.parquet"))]
     table = storage.read_table(labels)
     assert table.schema.equals(LABELS_SCHEMA)
@@ -72,6 +80,7 @@ def test_from_folders_to_a_registered_version(
     said = " ".join(capsys.readouterr().out.split())
     assert "60 of 61 pictures, 3 classes" in said
     assert "Some pictures" in said
+    assert f"cannot be judged: {BACKBONE}:" in said
     answers_for_other_classes(config, version.uri)
     before = {file.uri: file.etag for file in storage.list_files(storage.root("colors"))}
     pipeline.main(config)
