@@ -74,6 +74,8 @@ def _set_environment(*, loopback: bool) -> None:
     """Serve's faster ways; those that listen on all addresses only where the service itself does."""
     anywhere = str(int(not loopback))
     defaults = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+    # A proxy that is not up in time is killed and begun again: on a busy machine 5 s, Serve's own, are never enough.
+    defaults |= {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30"}
     defaults |= {"RAY_SERVE_ENABLE_DIRECT_INGRESS": anywhere, "RAY_SERVE_ENABLE_HA_PROXY": anywhere}
     os.environ.update({name: value for name, value in defaults.items() if name not in os.environ})
 
