@@ -5,7 +5,7 @@
 The file is one of task.kind: classify. Each fold is a training of its own by the configured schedule (with `tune` too),
 as many at a time as the cluster has room for; features of the frozen backbone are computed once for all of them. The
 test part is not looked at. Killed, it goes on with the folds that are not trained yet. Writes `metrics.json` and
-`out_of_fold.parquet`, the likeliest labels of everything that was held out.
+`out_of_fold.parquet`, the likeliest labels of everything that was held out, and `report.html`.
 """
 
 import json
@@ -15,13 +15,14 @@ from door import run
 from picture_stages import begun_run, features_stage, target_dataset
 from runs import console, say
 
+from ray_app.checkpoint import read_manifest
 from ray_app.config import Config, fingerprint
 from ray_app.content.pretrained import settled
 from ray_app.data.folds import folds_of, without_test
 from ray_app.data.picture_set import PictureSet
 from ray_app.errors import ConfigError
-from ray_app.registry import METRICS_FILE
-from ray_app.report.folds import folds_table
+from ray_app.registry import METRICS_FILE, REPORT_FILE
+from ray_app.report.folds import folds_report, folds_table
 from ray_app.storage import join
 from ray_app.tasks.cross_validation import cross_validated, held_out_answers, out_of_fold
 from ray_app.training.run import Run
@@ -56,6 +57,10 @@ def cross_validate(config: Config, pictures: PictureSet) -> str:
         table = out_of_fold(answers, pictures.manifest.classes, config.predict.k)
         storage.write_table(join(folder, ANSWERS_FILE), table)
         metrics = cross_validated(pictures, folds, models, answers, config)
+        manifest = read_manifest(storage, models[0])
+        versions = {**manifest["versions"], "git commit": manifest["git_commit"]}
+        records = {f"fold {number}": one.records() for number, one in enumerate(runs, 1)}
+        storage.write_bytes(join(folder, REPORT_FILE), folds_report(metrics, config, records, versions).encode())
         storage.write_bytes(metrics_uri, json.dumps(metrics, indent=1).encode())
         say("cross-validate", "wrote", folder)
     for note in metrics["notes"]:

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import re
 
 import cross_validate
 import numpy as np
 import pytest
+from pages import Page
 from pictures import COLORS, picture
 from safetensors.torch import save_file
 
@@ -86,6 +88,10 @@ def test_folds_are_trained_side_by_side_and_found_again(
             for row, one in zip(rows, sure, strict=True):
                 assert first[row["key"]]["label"] == model.classes[one.argmax()]
                 assert first[row["key"]]["probability"] == pytest.approx(one.max(), abs=1e-5)
+    page = Page(storage.read_bytes(metrics_uri.replace("metrics.json", "report.html")).decode())
+    assert {f"{fold['metrics']['top1']:.4f}" for fold in metrics["folds"]} <= set(re.findall(r"\d\.\d{4}", page.text))
+    assert f"interval {metrics['pooled']['top1']['low']:.4f} to" in page.text
+    assert sum(tag == "svg" for tag, _ in page.tags) == 3
     features = [uri for uri in etags(storage, pictures.uri) if "/features/" in uri]
     assert features
     assert {uri.rpartition("/")[2].partition("-")[0] for uri in features} == {"train", "validation"}
