@@ -10,7 +10,8 @@ same for the hybrid without one kind of evidence (`--ablate`). With `--refit` th
 memory and graph counted over train and validation, while sequence model and ranker stay as they were fitted.
 
 The last lines, one per protocol, are over all seeds: means, the hybrid's lowest and highest NDCG@10, and paired
-differences of users' means over the seeds, so that the intervals are over users.
+differences of users' means over the seeds, so that the intervals are over users. With `--results DIR` what came of a
+seed is kept and found again, so that several processes may share the seeds and a last call has them all.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from train_plain import train
 
 from ray_app.baselines import CANDIDATES, TrainingLog, choose, item_texts
 from ray_app.baselines.transitions import Transitions
-from ray_app.config import Config, apply_overrides, load_config
+from ray_app.config import Config, apply_overrides, dump, fingerprint, load_config
 from ray_app.data.sequences import Histories, Ragged
 from ray_app.evidence.memory import Memory
 from ray_app.evidence.ranker import Ranker
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--protocol", choices=("kept", "excluded"), action="append")
     parser.add_argument("--refit", action="store_true", help="also with counts of train and validation")
     parser.add_argument("--ablate", action="store_true", help="also fit rankers without each kind of evidence")
+    parser.add_argument("--results", type=Path, help="folder in which outcomes of seeds are kept and found again")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -88,9 +90,15 @@ def main() -> None:
         **({f"hybrid without {kind}": names for kind, names in KINDS.items()} if args.ablate else {}),
     }
     counted = {name: count(histories, items, name == "excluded") for name in args.protocol or ("kept", "excluded")}
+    protocols = [*counted, *([REFIT] if args.refit and "excluded" in counted else [])]
     found: dict[str, list[dict[str, Outcome]]] = {}
     for seed in range(config.train.seed, config.train.seed + args.seeds):
         of_seed = apply_overrides(config, [f"train.seed={seed}"])
+        kept = args.results / fingerprint(dump(of_seed), protocols, list(left_out)) if args.results else None
+        if kept and kept.exists():
+            for protocol in protocols:
+                found.setdefault(protocol, []).append(read(kept / f"{protocol}.npz"))
+            continue
         model = train(args.data, of_seed)[0]
         for name, known in counted.items():
             exclude = name == "excluded"
@@ -108,10 +116,26 @@ def main() -> None:
                 found.setdefault(protocol, []).append(outcomes)
                 line = {"protocol": protocol, "seed": seed, **summary([outcomes])}
                 print(json.dumps({**line, "fit_cpu_s": spent, **fits[HYBRID][1]}), flush=True)
+        if kept:
+            kept.mkdir(parents=True)
+            for protocol in protocols:
+                write(kept / f"{protocol}.npz", found[protocol][-1])
     for protocol, of_seeds in found.items():
         reached = [float(outcomes[HYBRID].gains.mean()) for outcomes in of_seeds]
         spread = [round(min(reached), 5), round(max(reached), 5)]
         print(json.dumps({"protocol": protocol, "seeds": len(of_seeds), "spread": spread, **summary(of_seeds)}))
+
+
+def write(path: Path, outcomes: dict[str, Outcome]) -> None:
+    """As `read` reads it."""
+    np.savez(path, **{f"{name}/{method}": v for method, one in outcomes.items() for name, v in one._asdict().items()})
+
+
+def read(path: Path) -> dict[str, Outcome]:
+    """What `write` wrote."""
+    with np.load(path) as file:
+        methods = dict.fromkeys(name.partition("/")[2] for name in file)
+        return {method: Outcome(file[f"hits/{method}"], file[f"gains/{method}"]) for method in methods}
 
 
 def count(histories: Histories, items: pa.Table, exclude: bool) -> Counted:
