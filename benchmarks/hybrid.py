@@ -95,7 +95,7 @@ def main() -> None:
     for seed in range(config.train.seed, config.train.seed + args.seeds):
         of_seed = apply_overrides(config, [f"train.seed={seed}"])
         kept = args.results / fingerprint(dump(of_seed), protocols, list(left_out)) if args.results else None
-        if kept and kept.exists():
+        if kept and all((kept / f"{protocol}.npz").exists() for protocol in protocols):
             for protocol in protocols:
                 found.setdefault(protocol, []).append(read(kept / f"{protocol}.npz"))
             continue
@@ -117,7 +117,7 @@ def main() -> None:
                 line = {"protocol": protocol, "seed": seed, **summary([outcomes])}
                 print(json.dumps({**line, "fit_cpu_s": spent, **fits[HYBRID][1]}), flush=True)
         if kept:
-            kept.mkdir(parents=True)
+            kept.mkdir(parents=True, exist_ok=True)
             for protocol in protocols:
                 write(kept / f"{protocol}.npz", found[protocol][-1])
     for protocol, of_seeds in found.items():
