@@ -148,6 +148,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _clicks_have_a_type(self) -> Self:
+        if self.model.mark_clicks and 0 not in (self.data.event_types or {}).values():
+            raise ValueError("model.mark_clicks needs data.event_types with a type of weight 0, which are the clicks")
+        return self
+
+    @model_validator(mode="after")
     def _sections_of_the_task(self) -> Self:
         is_classifier = self.task.kind == "classify"
         if (self.classifier is not None) != is_classifier:

@@ -23,6 +23,9 @@ class ModelConfig(Section):
     """Where item biases begin. popularity learns faster; zero ended a little better on Amazon Beauty (benchmarks)."""
     repeats: bool = False
     """Add what the history itself says to every score: for groceries and other logs where orders repeat."""
+    mark_clicks: bool = False
+    """Tell the network which events of a history are clicks: those whose type weighs 0 in data.event_types. They are
+    read in any case; without the mark a click looks like a purchase."""
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """How often an item is trained by its content alone, as an item without training is served (content)."""
     delta_norm: Annotated[float, Field(ge=0)] | None = None

@@ -80,6 +80,10 @@ def written(tmp_path: Path, text: str) -> Path:
         ("model: {dropout: .nan}", "model.dropout: nan given; should be a finite number"),
         ("model: {dim: 5, num_heads: 2}", "model: dim (5) must be a multiple of num_heads (2)"),
         ("model: {label_smoothing: 0.1}", "model: label_smoothing needs loss: softmax"),
+        (
+            "{model: {mark_clicks: true}, data: {event_types: {buy: 1, view: 0.1}}}",
+            "(top level): model.mark_clicks needs data.event_types with a type of weight 0",
+        ),
         ("storage: {access_key_id: a}", "storage: access_key_id and secret_access_key go together"),
         ("storage: {endpoint: 'localhost:9000'}", "storage.endpoint: 'localhost:9000' given; should match pattern"),
         ("data: {split: {test_start: 2020-01-01}}", "data.split: validation_start and test_start go together"),

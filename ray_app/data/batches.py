@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ray_app.data.sequences import FloatArray, Histories, IntArray, LongArray, Ragged
+from ray_app.data.sequences import Events, FloatArray, Histories, IntArray, LongArray, Ragged
 from ray_app.schema import PAD
 
 POOL_BATCHES = 32
@@ -31,6 +31,8 @@ class Batch(NamedTuple):
     """int64 `[targets]`: item indices."""
     weights: Tensor
     """float32 `[targets]`: weight of each target in the loss."""
+    clicks: Tensor
+    """bool `[batch, history]`: as `Events.clicks`."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on `device`."""
@@ -44,6 +46,7 @@ class Windows(NamedTuple):
     context: LongArray
     """Beside `events`: index of the last event before the event's order, -1 where there is none."""
     weights: FloatArray
+    clicks: NDArray[np.bool_]
     start: LongArray
     length: LongArray
     """Number of positions that the model reads: events minus one."""
@@ -55,7 +58,12 @@ class Windows(NamedTuple):
 
 
 _NO_WINDOWS = Windows(
-    np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    events=np.zeros(0, np.int32),
+    context=np.zeros(0, np.int64),
+    weights=np.zeros(0, np.float32),
+    clicks=np.zeros(0, np.bool_),
+    start=np.zeros(0, np.int64),
+    length=np.zeros(0, np.int64),
 )
 
 
@@ -81,7 +89,8 @@ def cut_windows(histories: Histories, max_history_len: int, *, only_new: bool = 
     weights = histories.train_weights()
     if only_new:
         weights = np.where(_is_first(events), weights, 0)
-    return Windows(events.values, _context(events, histories.train_orders()), weights, start, last - start)
+    context = _context(events, histories.train_orders())
+    return Windows(events.values, context, weights, events.clicks, start, last - start)
 
 
 def join_windows(cuts: Sequence[Windows]) -> Windows:
@@ -96,6 +105,7 @@ def join_windows(cuts: Sequence[Windows]) -> Windows:
             [np.where(cut.context < 0, -1, cut.context + shift) for cut, shift in zip(cuts, shifts, strict=True)]
         ),
         np.concatenate([cut.weights for cut in cuts]),
+        np.concatenate([cut.clicks for cut in cuts]),
         np.concatenate([cut.start + shift for cut, shift in zip(cuts, shifts, strict=True)]),
         np.concatenate([cut.length for cut in cuts]),
     )
@@ -142,8 +152,8 @@ def training_batches(windows: Windows, steps: int, rng: np.random.Generator, fir
 def collate(windows: Windows, chosen: NDArray[np.int64]) -> Batch:
     """Pad the chosen windows on the right to the longest of them, and gather their targets."""
     if not len(chosen):  # a worker without work still takes part in the step
-        nothing = torch.zeros(0, dtype=torch.int64)
-        return Batch(torch.full((1, 1), PAD, dtype=torch.int64), nothing, nothing, nothing, torch.zeros(0))
+        nothing, unread = torch.zeros(0, dtype=torch.int64), torch.full((1, 1), PAD, dtype=torch.int64)
+        return Batch(unread, nothing, nothing, nothing, torch.zeros(0), unread.bool())
     start, length = windows.start[chosen][:, None], windows.length[chosen][:, None]
     column = np.arange(int(length.max()))
     inside = column < length
@@ -159,14 +169,15 @@ def collate(windows: Windows, chosen: NDArray[np.int64]) -> Batch:
         torch.from_numpy(query_of_target),
         torch.from_numpy(windows.events[event].astype(np.int64)),
         torch.from_numpy(windows.weights[event].astype(np.float32)),
+        torch.from_numpy(inside & windows.clicks[position]),
     )
 
 
-def pad_histories(histories: Ragged, max_history_len: int) -> tuple[Tensor, Tensor]:
-    """The last `max_history_len` items of each history, padded on the right, and how many they are.
+def pad_histories(histories: Ragged, max_history_len: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The last `max_history_len` items of each history, padded on the right, how many they are, and which are clicks.
 
     Returns:
-        int64 `[batch, history]` and int64 `[batch]` (0 for an empty history).
+        int64 `[batch, history]`, int64 `[batch]` (0 for an empty history) and bool `[batch, history]`.
     """
     length = np.minimum(histories.lengths, max_history_len)
     longest = max(int(length.max(initial=0)), 1)
@@ -174,7 +185,11 @@ def pad_histories(histories: Ragged, max_history_len: int) -> tuple[Tensor, Tens
     inside = column < length[:, None]
     position = np.where(inside, (histories.offsets[1:] - length)[:, None] + column, 0)
     values = histories.values if len(histories.values) else np.array([PAD], np.int32)
-    return torch.from_numpy(np.where(inside, values[position], PAD).astype(np.int64)), torch.from_numpy(length)
+    items = np.where(inside, values[position], PAD).astype(np.int64)
+    clicks = np.zeros_like(inside)
+    if isinstance(histories, Events) and len(histories.values):
+        clicks = inside & histories.clicks[position]
+    return torch.from_numpy(items), torch.from_numpy(length), torch.from_numpy(clicks)
 
 
 def _pooled_order(length: LongArray, steps: int, rng: np.random.Generator) -> NDArray[np.int64]:

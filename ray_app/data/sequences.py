@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -32,19 +32,19 @@ class Ragged(NamedTuple):
     def slice(self, start: int, stop: int) -> "Ragged":
         """Lists `start` to `stop` (a view of the values, offsets from 0)."""
         offsets = self.offsets[start : stop + 1]
-        return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+        return self._chosen(np.s_[offsets[0] : offsets[-1]], offsets - offsets[0])
 
     def take(self, lists: LongArray) -> "Ragged":
         """The chosen lists, in the order asked for."""
         lengths = self.lengths[lists]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         positions = np.arange(offsets[-1]) + np.repeat(self.offsets[lists] - offsets[:-1], lengths)
-        return Ragged(self.values[positions], offsets)
+        return self._chosen(positions, offsets)
 
     def keep(self, wanted: NDArray[np.bool_]) -> "Ragged":
         """Each list without the values that are not wanted; `wanted` lies beside `values`."""
         kept_before = np.concatenate([[0], np.cumsum(wanted)])
-        return Ragged(self.values[wanted], kept_before[self.offsets])
+        return self._chosen(wanted, kept_before[self.offsets])
 
     def without(self, other: "Ragged") -> "Ragged":
         """Each list without the values that the same list of `other` holds (`PAD` stays)."""
@@ -52,6 +52,28 @@ class Ragged(NamedTuple):
         mine = np.repeat(number, self.lengths) | self.values
         theirs = np.repeat(number, other.lengths) | other.values
         return self.keep(~np.isin(mine, theirs) | (self.values == PAD))
+
+    def _chosen(self, which: Any, offsets: LongArray) -> "Ragged":
+        return Ragged(self.values[which], offsets)
+
+
+class Events(Ragged):
+    """Items of lists of events, which are no more than lists of items to whoever unpacks them."""
+
+    clicks: NDArray[np.bool_]
+    """Beside `values`: events whose type weighs nothing. They are read, and nobody is asked for them."""
+
+    def __new__(cls, values: IntArray, offsets: LongArray, clicks: NDArray[np.bool_]) -> "Events":
+        """Lists as `Ragged` has them."""
+        self = super().__new__(cls, values, offsets)
+        self.clicks = clicks
+        return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (*self, self.clicks)
+
+    def _chosen(self, which: Any, offsets: LongArray) -> "Events":
+        return Events(self.values[which], offsets, self.clicks[which])
 
 
 @dataclass(frozen=True)
@@ -88,7 +110,7 @@ class Histories:
             num_validation=table[Col.NUM_VALIDATION].to_numpy().astype(np.int64),
         )
 
-    def train(self) -> Ragged:
+    def train(self) -> Events:
         """Items of the train part of every user."""
         return self._between(np.zeros(len(self), np.int64), self.num_train)
 
@@ -107,7 +129,7 @@ class Histories:
 
     def all_events(self) -> Ragged:
         """Everything known of each user today, without items outside the vocabulary."""
-        return Ragged(self.items, self.offsets).keep(self.items != PAD)
+        return Events(self.items, self.offsets, self.weights == 0).keep(self.items != PAD)
 
     def targets(self, part: Part) -> Ragged:
         """The distinct items of the first order in `part` that the loss would count (weight > 0).
@@ -132,9 +154,9 @@ class Histories:
     def _start_of(self, part: Part) -> LongArray:
         return self.num_train if part == "validation" else self.num_train + self.num_validation
 
-    def _between(self, start: LongArray, length: LongArray) -> Ragged:
+    def _between(self, start: LongArray, length: LongArray) -> Events:
         positions, offsets = self._positions(start, length)
-        return Ragged(self.items[positions], offsets)
+        return Events(self.items[positions], offsets, self.weights[positions] == 0)
 
     def _positions(self, start: LongArray, length: LongArray) -> tuple[LongArray, LongArray]:
         """Indices into the flat arrays of `length` events from the `start`-th of each user, and their offsets."""

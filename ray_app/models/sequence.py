@@ -36,17 +36,20 @@ class SequenceModel(DescribedItems):
         model.load_state_dict(kept, assign=True)
         return model.eval()
 
-    def forward(self, items: Tensor) -> Tensor:
-        """Item indices `[batch, history]`, padded on the right, to query vectors `[batch, history, width]`."""
-        expected: Tensor = self.backbone(self.vectors(items))
+    def forward(self, items: Tensor, clicks: Tensor | None = None) -> Tensor:
+        """Item indices `[batch, history]`, padded on the right, to query vectors `[batch, history, width]`.
+
+        `clicks`, here and below: as `Backbone` takes it.
+        """
+        expected: Tensor = self.backbone(self.vectors(items), None, clicks)
         if self.head.likeness is None:
             return expected
         return torch.cat([expected, self.head.likeness(self._alike(items).to(expected.dtype), expected)], -1)
 
-    def queries(self, items: Tensor, lengths: Tensor) -> Tensor:
+    def queries(self, items: Tensor, lengths: Tensor, clicks: Tensor | None = None) -> Tensor:
         """Query vector after each history `[batch, history]`, zeros after an empty one: `[batch, width]`."""
         last = (lengths - 1).clamp_min(0)
-        query: Tensor = self.backbone(self.vectors(items), last).squeeze(1)
+        query: Tensor = self.backbone(self.vectors(items), last, clicks).squeeze(1)
         if self.head.likeness is not None:
             alike = self._alike(items).to(query.dtype)
             query = torch.cat([query, self.head.likeness.after(alike, last, query)], 1)
@@ -72,12 +75,14 @@ class SequenceModel(DescribedItems):
         logits[had] = torch.logaddexp(logits[had], habit)
         return logits
 
-    def scores(self, items: Tensor, lengths: Tensor, table: Tensor | None = None) -> Tensor:
+    def scores(
+        self, items: Tensor, lengths: Tensor, table: Tensor | None = None, clicks: Tensor | None = None
+    ) -> Tensor:
         """Score of every item after each history: `[batch, num_items + 1]`, column 0 (padding) is -inf.
 
         An empty history is scored by the bias alone. `table` is `self.table()`, handed in when it is used often.
         """
-        last = self.queries(items, lengths)
+        last = self.queries(items, lengths, clicks)
         table = self.table() if table is None else table
         logits = torch.addmm(self.head.bias.to(last.dtype), last, table.T.to(last.dtype)).float()
         logits = functional.pad(logits, (1, 0), value=float("-inf"))

@@ -31,6 +31,8 @@ class SequenceShape:
     """Whether an item is its labels, too."""
     likeness_dim: int = 0
     """Of the vectors by which likeness to the last items is scored outright; 0 where it is not."""
+    mark_clicks: bool = False
+    """Whether clicks are told apart from the other events of a history."""
 
 
 class Block(nn.Module):
@@ -100,14 +102,18 @@ class Backbone(nn.Module):
         self.content = ContentProjection(shape.content_dim, shape.dim) if shape.content_dim else None
         self.content_image = ContentProjection(shape.picture_dim, shape.dim) if shape.picture_dim else None
         self.labels = nn.Embedding(known_labels, shape.dim) if shape.labels else None
+        self.click = nn.Parameter(torch.zeros(shape.dim)) if shape.mark_clicks else None
 
-    def forward(self, vectors: Tensor, last: Tensor | None = None) -> Tensor:
+    def forward(self, vectors: Tensor, last: Tensor | None = None, clicks: Tensor | None = None) -> Tensor:
         """`[batch, history, dim]` to the same; position t depends on positions up to t alone.
 
-        With `last`, a position of each, what comes out there alone: `[batch, 1, dim]`.
+        With `last`, a position of each, what comes out there alone: `[batch, 1, dim]`. `clicks` says which events are
+        clicks, bool `[batch, history]`, for shapes that tell them apart; None: none.
         """
         # Scaled as in Vaswani et al. 2017: tied vectors are small for the output's sake and would drown in dropout.
         hidden = vectors * math.sqrt(vectors.shape[-1]) + self.positions.weight[: vectors.shape[1]]
+        if self.click is not None and clicks is not None:
+            hidden = hidden + clicks.unsqueeze(-1) * self.click
         hidden = functional.dropout(hidden, self.dropout, self.training)
         *lower, top = self.blocks
         for block in lower:

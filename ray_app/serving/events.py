@@ -105,7 +105,7 @@ class EventStore:
 
     def read(self, users: Sequence[str], seen: int) -> State:
         """Later events of some users, and what was said of items since revision `seen`."""
-        query = "SELECT item, time FROM events WHERE user = ? ORDER BY time DESC LIMIT ?"
+        query = "SELECT item, time, type FROM events WHERE user = ? ORDER BY time DESC LIMIT ?"
         events = [[Event(*row) for row in self._database.execute(query, (user, NEWEST))][::-1] for user in users]
         later = "SELECT item, kind, value, revision FROM changes WHERE revision > ? ORDER BY revision"
         found = self._database.execute(later, (seen,)).fetchall()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ray_app.checkpoint import CheckpointError, fetched, read_config, verify
 from ray_app.data.dataset import open_dataset
-from ray_app.data.sequences import Ragged
+from ray_app.data.sequences import Events
 from ray_app.evidence.item_index import INDEX_FILE, ItemIndex
 from ray_app.registry import Version
 from ray_app.schema import PAD, Col
@@ -117,8 +117,10 @@ class Predictor:
         """One answer per request; `later` is what happened to each request's user since the dataset was prepared."""
         pasts = [self._past(request, events) for request, events in zip(requests, later, strict=True)]
         wishes = [self._wish(*each) for each in zip(requests, pasts, strict=True)]
-        trained = [past.items[past.items <= self._num_trained].astype(np.int32) for past in pasts]
-        histories = Ragged(np.concatenate(trained), np.cumsum([0, *map(len, trained)]))
+        items = np.concatenate([past.items for past in pasts]).astype(np.int32)
+        clicks = np.concatenate([past.clicks for past in pasts])
+        everything = Events(items, np.cumsum([0, *(len(past.items) for past in pasts)]), clicks)
+        histories = everything.keep(items <= self._num_trained)
         found = {} if self._nearest is None else self._nearest.find(requests, wishes, histories, self._added)
         rest = np.array([row for row in range(len(requests)) if row not in found], np.int64)
         if len(rest):
@@ -198,12 +200,7 @@ class Predictor:
         return (ids * (count // len(ids) + 1))[:count]
 
     def _past(self, request: RecommendRequest, later: list[Event]) -> Past:
-        given = [
-            Event(event.item_id, int(event.timestamp.timestamp() * 1e6) if event.timestamp else NOW)
-            if isinstance(event, PastEvent)
-            else Event(event)
-            for event in request.history
-        ]
+        given = [_as_event(event) if isinstance(event, PastEvent) else Event(event) for event in request.history]
         past = self.customers.past(request.user_id, [*later, *given], self.catalog)
         known = past.known or bool(later)
         unknown = {str(event.item) for event in given} & {str(item) for item in past.unknown}
@@ -253,3 +250,8 @@ class Predictor:
         if (index := self.catalog.find(item)) == PAD:
             raise KeyError(item)
         return index
+
+
+def _as_event(given: PastEvent) -> Event:
+    time = int(given.timestamp.timestamp() * 1e6) if given.timestamp else NOW
+    return Event(given.item_id, time, given.event_type)

@@ -122,7 +122,8 @@ class RedisStore:
                     pipe.zrange(self._events + user, -NEWEST, -1, withscores=True)
                 pipe.zrangebyscore(self._changes, f"({seen}", "+inf", withscores=True)
                 *found, changed = await pipe.execute()
-        events = [[Event(json.loads(event)[1], int(us)) for event, us in of_user] for of_user in found]
+        kept = [[(json.loads(event), int(us)) for event, us in of_user] for of_user in found]
+        events = [[Event(item, us, kind) for (_, item, kind), us in of_user] for of_user in kept]
         changes = [Change(*json.loads(change)) for change, _ in changed]
         return State(events, changes, int(changed[-1][1]) if changed else seen)
 

@@ -72,7 +72,7 @@ class RecommendTask:
         if self._config.order_balance:
             sizes = torch.bincount(batch.query_of_target)[batch.query_of_target]
             batch = batch._replace(weights=batch.weights / sizes**self._config.order_balance)
-        hidden = self.model(batch.items)
+        hidden = self.model(batch.items, batch.clicks)
         loss = self._full_loss if self._config.loss == "softmax" else self._sampled_loss
         return loss(batch, hidden), batch.weights.sum()
 
@@ -179,9 +179,10 @@ def questions(histories: Histories, part: Part, exclude_seen: bool) -> tuple[Lon
 
 def score(model: SequenceModel, histories: Ragged, table: Tensor) -> Scores:
     """Scores of all items after each history, float32 `[users, num_items + 1]`; `table` is `model.table()`."""
-    items, lengths = pad_histories(histories, model.shape.max_history_len)
+    padded = pad_histories(histories, model.shape.max_history_len)
+    items, lengths, clicks = (tensor.to(table.device) for tensor in padded)
     with torch.no_grad():
-        return model.scores(items.to(table.device), lengths.to(table.device), table).cpu().numpy()
+        return model.scores(items, lengths, table, clicks).cpu().numpy()
 
 
 def unit_vectors(table: Tensor) -> NDArray[np.float32]:

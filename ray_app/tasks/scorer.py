@@ -69,21 +69,21 @@ class ModelScorer:
 
     def queries(self, histories: Ragged) -> NDArray[np.float32]:
         """What vectors are multiplied with, `[users, width]`; zeros after an empty history."""
-        items, lengths = self._padded(histories)
+        items, lengths, clicks = self._padded(histories)
         with torch.no_grad():
-            return self._model.queries(items, lengths).cpu().numpy()
+            return self._model.queries(items, lengths, clicks).cpu().numpy()
 
     def scores_of(self, wanted: NDArray[np.int64], history: Ragged, query: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `scores`, of some items alone, `[wanted]`, after one history whose query `[dim]` is known."""
-        items, lengths = self._padded(history)
+        items, lengths, _ = self._padded(history)
         last = torch.from_numpy(query[None]).to(items.device)
         with torch.no_grad():
             found = self._model.scores_of(torch.from_numpy(wanted).to(items.device), items, lengths, last, self._table)
         return found.cpu().numpy()
 
-    def _padded(self, histories: Ragged) -> tuple[torch.Tensor, torch.Tensor]:
-        items, lengths = pad_histories(histories, self._model.shape.max_history_len)
-        return items.to(self._table.device), lengths.to(self._table.device)
+    def _padded(self, histories: Ragged) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        items, lengths, clicks = pad_histories(histories, self._model.shape.max_history_len)
+        return items.to(self._table.device), lengths.to(self._table.device), clicks.to(self._table.device)
 
 
 def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config, *, today: bool = False) -> Answering:

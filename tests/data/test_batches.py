@@ -1,5 +1,7 @@
 """Windows and batches: every event is asked for once, from what came before its order, in the number of steps given."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_app.data.batches import collate, cut_windows, num_steps, pad_histories, training_batches
-from ray_app.data.sequences import Histories, Ragged
+from ray_app.data.batches import collate, cut_windows, join_windows, num_steps, pad_histories, training_batches
+from ray_app.data.sequences import Events, Histories, Ragged
 
 
 def histories(users: list[list[tuple[int, int]]], held_out: int = 0) -> Histories:
@@ -33,7 +35,7 @@ def single(*users: list[int]) -> Histories:
 
 def asked(batch: tuple[torch.Tensor, ...]) -> list[tuple[list[int], int]]:
     """(what is read up to the query, target) for every target."""
-    items, queries, query_of_target, targets, _ = batch
+    items, queries, query_of_target, targets, *_ = batch
     width = items.shape[1]
     asking = queries[query_of_target].tolist()
     return [(items[q // width, : q % width + 1].tolist(), t) for q, t in zip(asking, targets.tolist(), strict=True)]
@@ -102,9 +104,27 @@ def test_batches_hold_little_padding() -> None:
 
 def test_inference_reads_the_last_items() -> None:
     lists = Ragged(np.array([1, 2, 3, 9], np.int32), np.array([0, 3, 3, 4]))
-    items, lengths = pad_histories(lists, 2)
+    items, lengths, clicks = pad_histories(lists, 2)
     assert items.tolist() == [[2, 3], [0, 0], [9, 0]]
     assert lengths.tolist() == [2, 0, 1]
+    assert not clicks.any()
+    events = Events(*lists, np.array([True, False, True, True]))
+    assert pad_histories(events, 2)[2].tolist() == [[False, True], [False, False], [True, False]]
+    nobody = Events(np.zeros(0, np.int32), np.zeros(2, np.int64), np.zeros(0, np.bool_))
+    assert [tensor.tolist() for tensor in pad_histories(nobody, 2)] == [[[0]], [0], [[False]]]
+
+
+def test_clicks_are_read_and_marked_and_are_no_targets() -> None:
+    """An item that the user had before is no target either where only new ones are, but it is no click."""
+    users = single([1, 2, 1, 3, 2], [4, 5, 6])
+    users = replace(users, weights=np.array([1, 0, 1, 1, 1, 0, 0, 1], np.float32))
+    for only_new in (False, True):
+        cut = cut_windows(users, 10, only_new=only_new)
+        batch = collate(join_windows([cut, cut]), np.array([0, 3]))
+        assert batch.items.tolist() == [[1, 2, 1, 3], [4, 5, 0, 0]]
+        assert batch.clicks.tolist() == [[False, True, False, False], [True, True, False, False]]
+        assert batch.targets.tolist() == ([3, 6] if only_new else [1, 3, 2, 6])
+    assert collate(cut, np.array([], np.int64)).clicks.shape == (1, 1)
 
 
 @pytest.mark.parametrize(("positions", "steps"), [(0, 1), (1, 1), (1024, 1), (1025, 2)])

@@ -1,10 +1,12 @@
 """Ragged lists and histories: what is known before a part, and what is asked in it."""
 
+import pickle
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_app.data.sequences import Histories, Part, Ragged
+from ray_app.data.sequences import Events, Histories, Part, Ragged
 from ray_app.schema import PAD, Col, sequences_schema
 
 
@@ -68,6 +70,24 @@ def test_without_looks_at_the_same_list_alone() -> None:
     assert listed(mine.without(others)) == [[2], [1, PAD], [], [2, 7]]
 
 
+def test_clicks_stay_beside_their_items() -> None:
+    """Whoever unpacks events finds lists of items."""
+    lists = ragged([1, 2], [], [3, 4, 5], [6])
+    events = Events(*lists, np.array([True, False, False, True, True, False]))
+    for chosen, clicks in (
+        (events.slice(1, 3), [False, True, True]),
+        (events.take(np.array([3, 0])), [False, True, False]),
+        (events.keep(events.values % 2 == 1), [True, False, True]),
+        (events.without(ragged([1], [], [], [])), [False, False, True, True, False]),
+        (pickle.loads(pickle.dumps(events)), events.clicks.tolist()),
+    ):
+        assert isinstance(chosen, Events)
+        assert chosen.clicks.tolist() == clicks
+        assert len(chosen.values) == len(clicks)
+    values, _ = events
+    assert values is lists.values
+
+
 def test_without_tells_the_largest_items_of_neighbours_apart() -> None:
     largest = int(np.iinfo(np.int32).max)
     assert listed(ragged([largest], [largest]).without(ragged([], [largest]))) == [[largest], []]
@@ -112,6 +132,17 @@ def test_events_that_the_loss_does_not_count_are_no_targets() -> None:
     assert listed(users.targets("validation")) == [[3], []]
     assert users.train_weights().tolist() == [1, 1]
     assert listed(users.before("test")) == [[1, 2, 3, 4, 5], [1, 2]]  # known, though nobody is asked for it
+
+
+def test_what_is_known_says_which_events_are_clicks() -> None:
+    users = histories(([(1, 0), (2, 1, 0.0), (3, 2), (PAD, 3, 0.0), (4, 4, 0.0), (5, 5)], 3, 2))
+    for known, clicks in (
+        (users.before("validation"), [False, True, False]),
+        (users.before("test"), [False, True, False, True]),
+        (users.all_events(), [False, True, False, True, False]),
+    ):
+        assert isinstance(known, Events)
+        assert known.clicks.tolist() == clicks
 
 
 def test_items_outside_the_vocabulary_are_asked_for_and_never_read() -> None:

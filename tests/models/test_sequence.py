@@ -17,9 +17,9 @@ from ray_app.models.transformer import SequenceShape
 SHAPE = SequenceShape(dim=16, num_layers=2, num_heads=2, feedforward_dim=32, max_history_len=8, repeats=True)
 
 
-def make(num_items: int = 12, num_known: int = 5, seed: int = 0) -> SequenceModel:
+def make(num_items: int = 12, num_known: int = 5, seed: int = 0, shape: SequenceShape = SHAPE) -> SequenceModel:
     torch.manual_seed(seed)
-    model = SequenceModel(SHAPE, torch.randperm(num_items), num_known).eval()
+    model = SequenceModel(shape, torch.randperm(num_items), num_known).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return model
@@ -60,6 +60,21 @@ def test_the_last_position_alone_is_what_it_is_among_all() -> None:
     items, last = torch.tensor([[3, 7, 3, 9, 0], [5, 5, 1, 2, 5], [4, 0, 0, 0, 0]]), torch.tensor([3, 4, 0])
     among_all = model(items)[torch.arange(3), last]
     torch.testing.assert_close(model.backbone(model.vectors(items), last).squeeze(1), among_all)
+
+
+def test_clicks_are_told_apart_where_they_are_marked() -> None:
+    items, last = torch.tensor([[3, 7, 3, 9, 0], [5, 5, 1, 2, 5]]), torch.tensor([3, 4])
+    clicks = torch.tensor([[False, True, False, False, False], [False] * 5])
+    plain, marking = make(), make(shape=replace(SHAPE, mark_clicks=True))
+    torch.testing.assert_close(plain(items, clicks), plain(items))
+    with_clicks, without = marking(items, clicks), marking(items)
+    torch.testing.assert_close(with_clicks[0, 0], without[0, 0])
+    assert (with_clicks[0, 1:4] - without[0, 1:4]).abs().amax(1).min() > 0.01, "from the click on"
+    torch.testing.assert_close(with_clicks[1], without[1])
+    for model in (marking, marking.flattened()):
+        torch.testing.assert_close(model.queries(items, last + 1, clicks), with_clicks[torch.arange(2), last])
+        scores = model.scores(items, last + 1, clicks=clicks)
+        assert not torch.allclose(scores[0, 1:], model.scores(items, last + 1)[0, 1:])
 
 
 def test_an_empty_history_is_scored_by_the_bias() -> None:

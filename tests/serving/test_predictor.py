@@ -1,5 +1,8 @@
 """The predictor on a small shop, without Ray and without HTTP."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 import torch
@@ -8,19 +11,21 @@ from hypothesis import strategies as st
 from shops import DAY_US
 
 from ray_app.checkpoint import CheckpointError, fetched
-from ray_app.config import Config
+from ray_app.config import Config, with_values
 from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import COLUMNS, Histories
 from ray_app.errors import DataError
 from ray_app.evidence.item_index import ItemIndex
 from ray_app.registry import Version
-from ray_app.serving.customers import Event
+from ray_app.serving.catalog import Catalog
+from ray_app.serving.customers import SECOND_US, Customers, Event
 from ray_app.serving.events import Change
 from ray_app.serving.predictor import Predictor
 from ray_app.serving.schemas import Boost, Filters, ItemBody, RecommendAnswer, RecommendRequest
 from ray_app.storage import Storage, join
+from ray_app.tasks.beginning import build_model
 from ray_app.tasks.predictions import best_items
-from ray_app.tasks.scorer import open_scorer
+from ray_app.tasks.scorer import ModelScorer, open_scorer
 from tests.serving.conftest import KINDS, NUM_ITEMS
 
 
@@ -116,6 +121,50 @@ def test_what_happened_since_counts_and_once(predictor: Predictor):
     known = Event(100 + int(past.items[-1]) - 1, int(past.times[-1]) + 5)  # the same second: the log has it
     assert predictor.past("u3", [known]).items.tolist() == past.items.tolist()
     assert ask(predictor, bought, user_id="someone new").user_known
+
+
+def test_a_click_is_read_as_one_where_the_model_marks_them(config: Config, dataset: Dataset):
+    """Told by its type, whether it was kept since, stands in the request, or was in the log from the beginning."""
+    marking = with_values(config, {"model.mark_clicks": True, "data.event_types": {"buy": 1.0, "view": 0.0}})
+    torch.manual_seed(0)
+    model = build_model(marking.model, dataset.items(), 0)[0]
+    for parameter in model.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    items = dataset.items()
+    everyone = histories(dataset)
+    rows = everyone.user_ids.to_pylist()
+    user = rows.index("u3")
+    last = int(everyone.offsets[user + 1]) - 1
+    weights = everyone.weights.copy()
+    weights[last] = 0
+    scorer = ModelScorer(model, torch.device("cpu"))
+
+    def served(log: Histories) -> Predictor:
+        customers = Customers(log, clock=True, event_types=marking.data.event_types)
+        return Predictor("v", scorer, Catalog(items), customers, ItemIndex.fit(dataset), exclude_seen=False)
+
+    plain, clicked = served(everyone), served(replace(everyone, weights=weights))
+    assert ask(plain, user_id="u3", k=NUM_ITEMS) != ask(clicked, user_id="u3", k=NUM_ITEMS)
+    known = plain.past("u3", [])
+    for kind, log in (("view", clicked), ("buy", plain), (None, plain)):
+        told = [
+            {"item_id": 99 + int(item), "timestamp": when(int(us)), "event_type": "buy"}
+            for item, us in zip(known.items, known.times, strict=True)
+        ]
+        told[-1]["event_type"] = kind
+        without_user = ask(plain, history=told, k=NUM_ITEMS)
+        assert [item.score for item in without_user.items] == pytest.approx(
+            [item.score for item in ask(log, user_id="u3", k=NUM_ITEMS).items], abs=1e-5
+        )
+        event = Event(told[-1]["item_id"], int(known.times[-1]) + SECOND_US, kind)
+        kept = ask(plain, [event], history=told[:-1], k=NUM_ITEMS)
+        assert [(item.item_id, item.score) for item in kept.items] == [
+            (item.item_id, item.score) for item in without_user.items
+        ]
+
+
+def when(us: int) -> str:
+    return datetime.fromtimestamp(us / 1e6, UTC).isoformat()
 
 
 def test_seen_items_are_left_out_when_asked_and_as_the_model_was_evaluated_by_default(predictor: Predictor):

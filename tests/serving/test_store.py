@@ -60,7 +60,7 @@ def test_events_are_read_back_by_user_in_the_order_of_their_times(opened: Open):
         rows = [NewRow("u", "b", 5 * S), NewRow("v", "é", 1), NewRow("u", "a", 2 * S, "view")]
         assert await store.append(rows) == 3
         read = await store.read(["v", "nobody", "u"], 0)
-        assert read == ([[Event("é", 1)], [], [Event("a", 2 * S), Event("b", 5 * S)]], [], 0)
+        assert read == ([[Event("é", 1)], [], [Event("a", 2 * S, "view"), Event("b", 5 * S)]], [], 0)
         async with opened() as another:
             assert (await another.read(["v"], 0)).events == [[Event("é", 1)]], "also by whoever comes later"
 

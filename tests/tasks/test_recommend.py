@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ray_app.data.batches import Batch
+from ray_app.data.batches import Batch, cut_windows, training_batches
 from ray_app.data.sequences import Histories
 from ray_app.data.shard import Shard
 from ray_app.models.sequence import SequenceModel
@@ -16,6 +16,7 @@ from ray_app.train_config import ModelConfig
 NUM_ITEMS = 9
 BATCH = Batch(
     items=torch.tensor([[1, 2, 1, 3, 0], [4, 4, 5, 6, 4]]),
+    clicks=torch.zeros(2, 5, dtype=torch.bool),
     queries=torch.tensor([1, 3, 5, 9]),
     query_of_target=torch.tensor([0, 1, 2, 3]),
     targets=torch.tensor([1, 9, 4, 5]),  # had before, new, had before, had before
@@ -138,3 +139,51 @@ def test_of_a_very_large_catalogue_fewer_users_are_asked_about_at_a_time(monkeyp
     assert np.concatenate(batches).tolist() == at_once.tolist()
     monkeypatch.setattr("ray_app.tasks.recommend.SCORES_AT_ONCE", 1)
     assert len(list(target_ranks_of(model, histories, "validation", False))) == users
+
+
+def of_clicks_and_purchases(users: int, seed: int) -> Histories:
+    """What was bought last says what is bought next; between two purchases lie clicks on anything."""
+    rng = np.random.default_rng(seed)
+    following = np.random.default_rng(0).permutation(NUM_ITEMS) + 1
+    events: list[tuple[int, float]] = []
+    offsets = [0]
+    for _ in range(users):
+        bought = int(rng.integers(1, NUM_ITEMS + 1))
+        for _ in range(6):
+            events += [(int(rng.integers(1, NUM_ITEMS + 1)), 0.0) for _ in range(rng.integers(0, 4))]
+            events.append((bought, 1.0))
+            bought = int(following[bought - 1])
+        offsets.append(len(events))
+    lengths = np.diff(offsets)
+    return Histories(
+        user_ids=pa.array(range(users)),
+        items=np.array([item for item, _ in events], np.int32),
+        times=np.arange(len(events)),
+        weights=np.array([weight for _, weight in events], np.float32),
+        orders=np.concatenate([np.arange(length) for length in lengths]).astype(np.int32),
+        offsets=np.array(offsets),
+        num_train=lengths - 1,
+        num_validation=np.ones(users, np.int64),
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_where_clicks_are_noise_a_model_that_marks_them_knows_what_is_bought_next(seed: int) -> None:
+    log = of_clicks_and_purchases(300, seed)
+    found = {}
+    for marked in (False, True):
+        config = ModelConfig(dim=16, loss="softmax", dropout=0.0, max_history_len=40, mark_clicks=marked)
+        torch.manual_seed(seed)
+        model = SequenceModel(shape_of(config), torch.arange(NUM_ITEMS), 0).train()
+        task = RecommendTask(model, {}, Shard([], 0, lambda _: iter(()), 1), 1, config)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        rng = np.random.default_rng(seed)
+        for _ in range(40):
+            for batch in training_batches(cut_windows(log, 40), 6, rng):
+                loss, weight = task.loss(batch)
+                optimizer.zero_grad()
+                (loss / weight).backward()
+                optimizer.step()
+        ranks = [r for r, _ in target_ranks_of(model.eval(), log, "validation", exclude_seen=False)]
+        found[marked] = float((np.concatenate(ranks) == 1).mean())
+    assert found[True] > found[False] + 0.4, found

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from ray_app.checkpoint import CONFIG_FILE, CheckpointError
 from ray_app.config import dump
-from ray_app.tasks.beginning import build_model, complete
+from ray_app.tasks.beginning import build_model, complete, fitted_to
 from ray_app.tasks.recommender import ITEMS_FILE, MODEL_FILE, TrainedModel, check_encoder, load_model
 from ray_app.train_config import ModelConfig
 
@@ -65,6 +65,8 @@ def test_what_is_popular_here_comes_before_what_was_popular_there() -> None:
 def test_other_sizes_are_refused_by_name() -> None:
     with pytest.raises(CheckpointError, match=r"model.dim: pretrained 8, asked for 16"):
         build_model(CONFIG.model_copy(update={"dim": 16}), catalog(a=1), 0, trained(a=1))
+    with pytest.raises(CheckpointError, match=r"model.mark_clicks: pretrained False, asked for True"):
+        build_model(CONFIG.model_copy(update={"mark_clicks": True}), catalog(a=1), 0, trained(a=1))
 
 
 def test_what_is_not_the_result_of_a_run_is_named(tmp_path: Path) -> None:
@@ -137,6 +139,24 @@ def test_a_model_published_with_content_is_read_back(likeness_dim: int, tmp_path
     found = load_model(tmp_path)
     assert found.encoder == "abc"
     torch.testing.assert_close(found.model.table(), model.table())
+
+
+def test_a_model_that_marks_clicks_is_read_back_and_moves_to_another_catalogue(tmp_path: Path) -> None:
+    items, config = catalog(a=1, b=2), CONFIG.model_copy(update={"mark_clicks": True})
+    model = build_model(config, items, 0)[0].eval()
+    assert model.backbone.click is not None
+    torch.nn.init.normal_(model.backbone.click)
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({"model": dump(config)}))
+    save_file(model.state_dict(), tmp_path / MODEL_FILE)
+    pq.write_table(items, tmp_path / ITEMS_FILE)
+    found = load_model(tmp_path)
+    histories, lengths = torch.tensor([[1, 2]]), torch.tensor([2])
+    clicks = torch.tensor([[True, False]])
+    queries = found.model.queries(histories, lengths, clicks)
+    torch.testing.assert_close(queries, model.queries(histories, lengths, clicks))
+    assert not torch.allclose(queries, found.model.queries(histories, lengths))
+    other = fitted_to(found, catalog(b=1, a=1, c=1), 0)
+    torch.testing.assert_close(other.queries(torch.tensor([[2, 1]]), lengths, clicks), queries)
 
 
 def labelled(**brands: str | None) -> pa.Table:
