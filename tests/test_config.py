@@ -79,6 +79,7 @@ def written(tmp_path: Path, text: str) -> Path:
         ("data: {split: {test_days: 1e9}}", "data.split.test_days: '1e9' given; should be less than or equal to 36525"),
         ("model: {dropout: .nan}", "model.dropout: nan given; should be a finite number"),
         ("model: {dim: 5, num_heads: 2}", "model: dim (5) must be a multiple of num_heads (2)"),
+        ("model: {temperature: 0}", "model.temperature: 0 given; should be greater than or equal to 0.01"),
         ("model: {label_smoothing: 0.1}", "model: label_smoothing needs loss: softmax"),
         (
             "{model: {mark_clicks: true}, data: {event_types: {buy: 1, view: 0.1}}}",

@@ -90,10 +90,11 @@ class DescribedItems(nn.Module):
 
     def scored(self, items: Tensor) -> Tensor:
         """What queries are multiplied with to score item indices, `[..., width]`."""
-        return self._with_likeness(self.vectors(items), items)
-
-    def _with_likeness(self, vectors: Tensor, items: Tensor) -> Tensor:
+        vectors = self._as_scored(self.vectors(items))
         return vectors if self.alike is None else torch.cat([vectors, self._alike(items).to(vectors.dtype)], -1)
+
+    def _as_scored(self, vectors: Tensor) -> Tensor:
+        return vectors if self.shape.temperature is None else functional.normalize(vectors, dim=-1)
 
     def _alike(self, items: Tensor) -> Tensor:
         """Likeness vectors of item indices, zeros for padding, `[..., likeness_dim]`."""
@@ -187,7 +188,7 @@ class DescribedItems(nn.Module):
 
     def table(self) -> Tensor:
         """What queries are multiplied with, of all items in the order of their index, `[num_items, width]`."""
-        vectors = self._vector_table()
+        vectors = self._as_scored(self._vector_table())
         return vectors if self.alike is None else torch.cat([vectors, self.alike.to(vectors.dtype)], 1)
 
     def _vector_table(self) -> Tensor:

@@ -41,15 +41,20 @@ class SequenceModel(DescribedItems):
 
         `clicks`, here and below: as `Backbone` takes it.
         """
-        expected: Tensor = self.backbone(self.vectors(items), None, clicks)
+        expected = self._expected(items, None, clicks)
         if self.head.likeness is None:
             return expected
         return torch.cat([expected, self.head.likeness(self._alike(items).to(expected.dtype), expected)], -1)
 
+    def _expected(self, items: Tensor, last: Tensor | None, clicks: Tensor | None) -> Tensor:
+        expected: Tensor = self.backbone(self.vectors(items), last, clicks)
+        temperature = self.shape.temperature
+        return expected if temperature is None else functional.normalize(expected, dim=-1) / temperature
+
     def queries(self, items: Tensor, lengths: Tensor, clicks: Tensor | None = None) -> Tensor:
         """Query vector after each history `[batch, history]`, zeros after an empty one: `[batch, width]`."""
         last = (lengths - 1).clamp_min(0)
-        query: Tensor = self.backbone(self.vectors(items), last, clicks).squeeze(1)
+        query = self._expected(items, last, clicks).squeeze(1)
         if self.head.likeness is not None:
             alike = self._alike(items).to(query.dtype)
             query = torch.cat([query, self.head.likeness.after(alike, last, query)], 1)

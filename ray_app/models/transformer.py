@@ -33,6 +33,8 @@ class SequenceShape:
     """Of the vectors by which likeness to the last items is scored outright; 0 where it is not."""
     mark_clicks: bool = False
     """Whether clicks are told apart from the other events of a history."""
+    temperature: float | None = None
+    """What the cosine of query and item is divided by to be a score; None: a score is their product as it is."""
 
 
 class Block(nn.Module):

@@ -48,6 +48,7 @@ def shape_of(config: ModelConfig, content_dim: int = 0, picture_dim: int = 0, *,
         labels,
         config.likeness_dim if content_dim or picture_dim else 0,
         config.mark_clicks,
+        config.temperature,
     )
 
 

@@ -48,8 +48,8 @@ class ModelScorer:
 
     def __init__(self, model: SequenceModel, device: torch.device) -> None:
         self._model = model.to(device).eval().flattened()
-        flat = self._model.head.items.weight
-        self._table = (flat if self._model.alike is None else self._model.table()).detach()
+        as_read = self._model.alike is None and self._model.shape.temperature is None
+        self._table = (self._model.head.items.weight if as_read else self._model.table()).detach()
 
     def scores(self, histories: Ragged) -> Scores:
         """See `Scorer`."""

@@ -77,6 +77,25 @@ def test_clicks_are_told_apart_where_they_are_marked() -> None:
         assert not torch.allclose(scores[0, 1:], model.scores(items, last + 1)[0, 1:])
 
 
+@pytest.mark.parametrize("repeats", [False, True])
+def test_with_a_temperature_a_score_is_a_cosine(repeats: bool) -> None:
+    """However long vectors are: 0.05 makes 20 of two that are alike, beside the bias and the habit."""
+    model = make(shape=replace(SHAPE, temperature=0.05, repeats=repeats))
+    items, lengths, every = torch.tensor([[3, 7, 3, 9, 0], [5, 5, 1, 2, 5]]), torch.tensor([4, 5]), torch.arange(1, 13)
+    expected = model.backbone(model.vectors(items), lengths - 1).squeeze(1)
+    cosines = functional.cosine_similarity(expected.unsqueeze(1), model.vectors(every).unsqueeze(0), dim=2)
+    queries, table = model.queries(items, lengths), model.table()
+    torch.testing.assert_close(queries @ table.T, 20 * cosines)
+    torch.testing.assert_close(model.scored(every), table)
+    torch.testing.assert_close(model(items)[torch.arange(2), lengths - 1], queries)
+    scores, flat = model.scores(items, lengths), model.flattened()
+    if not repeats:
+        torch.testing.assert_close(scores[:, 1:], 20 * cosines + model.head.bias)
+    torch.testing.assert_close(flat.scores(items, lengths), scores)
+    some = flat.scores_of(every, items[1:], lengths[1:], queries[1:], flat.table())
+    torch.testing.assert_close(some, scores[1, 1:])
+
+
 def test_an_empty_history_is_scored_by_the_bias() -> None:
     model = make()
     scores = model.scores(torch.zeros(1, 1, dtype=torch.int64), torch.tensor([0]))

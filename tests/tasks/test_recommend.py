@@ -31,8 +31,11 @@ class EveryItem(RecommendTask):
         return torch.arange(1, NUM_ITEMS + 1), torch.zeros(NUM_ITEMS)
 
 
-def loss_of(task_class: type[RecommendTask], repeats: bool, loss: str) -> tuple[torch.Tensor, SequenceModel]:
-    config = ModelConfig.model_validate({"dim": 8, "repeats": repeats, "loss": loss, "max_history_len": 5})
+def loss_of(
+    task_class: type[RecommendTask], repeats: bool, loss: str, temperature: float | None = None
+) -> tuple[torch.Tensor, SequenceModel]:
+    settings = {"dim": 8, "repeats": repeats, "loss": loss, "max_history_len": 5, "temperature": temperature}
+    config = ModelConfig.model_validate(settings)
     torch.manual_seed(0)
     model = SequenceModel(shape_of(config), torch.arange(NUM_ITEMS), 4).eval()
     for parameter in model.parameters():
@@ -45,9 +48,12 @@ def loss_of(task_class: type[RecommendTask], repeats: bool, loss: str) -> tuple[
 
 
 @pytest.mark.parametrize("repeats", [False, True])
-def test_a_sample_of_the_whole_catalogue_gives_the_full_loss_and_its_gradients(repeats: bool) -> None:
-    full, of_full = loss_of(RecommendTask, repeats, "softmax")
-    sampled, of_sampled = loss_of(EveryItem, repeats, "sampled_softmax")
+@pytest.mark.parametrize("temperature", [None, 0.1])
+def test_a_sample_of_the_whole_catalogue_gives_the_full_loss_and_its_gradients(
+    repeats: bool, temperature: float | None
+) -> None:
+    full, of_full = loss_of(RecommendTask, repeats, "softmax", temperature)
+    sampled, of_sampled = loss_of(EveryItem, repeats, "sampled_softmax", temperature)
     torch.testing.assert_close(sampled, full)
     for (name, one), other in zip(of_full.named_parameters(), of_sampled.parameters(), strict=True):
         assert one.grad is not None, name

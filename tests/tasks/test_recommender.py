@@ -65,6 +65,8 @@ def test_what_is_popular_here_comes_before_what_was_popular_there() -> None:
 def test_other_sizes_are_refused_by_name() -> None:
     with pytest.raises(CheckpointError, match=r"model.dim: pretrained 8, asked for 16"):
         build_model(CONFIG.model_copy(update={"dim": 16}), catalog(a=1), 0, trained(a=1))
+    with pytest.raises(CheckpointError, match=r"model.temperature: pretrained None, asked for 0.05"):
+        build_model(CONFIG.model_copy(update={"temperature": 0.05}), catalog(a=1), 0, trained(a=1))
     with pytest.raises(CheckpointError, match=r"model.mark_clicks: pretrained False, asked for True"):
         build_model(CONFIG.model_copy(update={"mark_clicks": True}), catalog(a=1), 0, trained(a=1))
 

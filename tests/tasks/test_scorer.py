@@ -4,6 +4,7 @@ import pytest
 import torch
 from ragged import ragged
 
+from ray_app.data.batches import pad_histories
 from ray_app.models.sequence import SequenceModel
 from ray_app.models.transformer import SequenceShape
 from ray_app.tasks.beginning import fitted_to
@@ -30,6 +31,23 @@ def test_an_empty_history_is_scored_by_the_bias(trained: TrainedModel):
     scores = ModelScorer(trained.model, CPU).scores(ragged([], [1, 2]))
     assert scores[0].tolist() == pytest.approx([-np.inf, 0.1, 0.4, 0.3])
     assert not np.array_equal(scores[0], scores[1])
+
+
+@pytest.mark.parametrize("temperature", [None, 0.05])
+def test_a_model_is_scored_as_it_scores_itself(temperature: float | None):
+    torch.manual_seed(0)
+    model = SequenceModel(SequenceShape(8, 1, 2, 16, 5, temperature=temperature), torch.randperm(9), 4).eval()
+    for parameter in model.parameters():
+        parameter.data.normal_()
+    scorer, known = ModelScorer(model, CPU), ragged([1, 2, 9], [4])
+    items, lengths, _ = pad_histories(known, 5)
+    with torch.no_grad():
+        expected = model.scores(items, lengths).numpy()
+    np.testing.assert_allclose(scorer.scores(known), expected, rtol=1e-4, atol=1e-4)
+    queries = scorer.queries(known)
+    np.testing.assert_allclose(queries @ scorer.table().T + scorer.bias(), expected[:, 1:], rtol=1e-4, atol=1e-4)
+    some = scorer.scores_of(np.array([9, 2]), known.slice(0, 1), queries[0])
+    np.testing.assert_allclose(some, expected[0, [9, 2]], rtol=1e-4, atol=1e-4)
 
 
 def test_a_model_of_its_own_catalogue_is_taken_as_it_is(trained: TrainedModel):
