@@ -39,7 +39,7 @@ class ModelConfig(Section):
     that little else can be learned; 0: not at all (content)."""
     temperature: Annotated[float, Field(ge=0.01)] | None = None
     """Score by the cosine of query and item, divided by this, instead of their product: .05 learns faster on Amazon
-    Beauty, and more (benchmarks/LOG.md)."""
+    Beauty, for schedules too short for the other (benchmarks/LOG.md)."""
     loss: Literal["softmax", "sampled_softmax"] = "sampled_softmax"
     num_negatives: Positive = 512
     """Drawn once per batch and shared by its positions (sampled_softmax)."""
