@@ -43,6 +43,7 @@ def build_api(make: Callable[[Meters], Awaitable[Service]], settings: ServeConfi
         redoc_url=None,
     )
     app.state.meters = meters
+    app.include_router(routes.often)
     app.include_router(routes.router)
     app.include_router(pages.router)
     app.add_exception_handler(ProblemError, on_problem)

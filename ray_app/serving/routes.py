@@ -40,11 +40,14 @@ from ray_app.serving.schemas import (
     Trial,
 )
 from ray_app.serving.service import Service
+from ray_app.serving.shortcut import Shortcut
 
 AHEAD_US = 300 * SECOND_US
 """Clocks may differ by so much; what lies further ahead is a mistake."""
 READY_S = 2.0
 router = APIRouter()
+often = APIRouter(route_class=Shortcut)
+"""What is asked the most."""
 
 
 async def service_of(request: Request) -> Service:
@@ -58,7 +61,7 @@ K = Annotated[int, Query(ge=1, le=MAX_K)]
 PathId = Annotated[str, Path(min_length=1, max_length=512)]
 
 
-@router.post("/v1/recommend", response_model=RecommendAnswer)
+@often.post("/v1/recommend", response_model=RecommendAnswer)
 async def recommend(body: RecommendRequest, service: Served) -> Response:
     """The best items for a user, a history, or both; without either what is popular."""
     return _json(await service.recommend(body))
@@ -109,10 +112,7 @@ async def history(user_id: PathId, service: Served, k: K = 50) -> Response:
         past = predictor.past(user_id, state.events[0])
         clock = predictor.customers.clock
         newest = zip(past.items[::-1][:k].tolist(), past.times[::-1][:k].tolist(), strict=True)
-        items = [
-            HistoryItem.model_construct(**vars(predictor.catalog.describe(item)), timestamp=_when(us, clock))
-            for item, us in newest
-        ]
+        items = [predictor.catalog.describe_as(HistoryItem, item, timestamp=_when(us, clock)) for item, us in newest]
         return HistoryAnswer.model_construct(user_known=past.known or bool(state.events[0]), items=items)
 
     return _json(await service.ask(answer))
