@@ -6,7 +6,7 @@ import re
 import time
 from collections import OrderedDict
 from http import HTTPStatus
-from uuid import uuid4
+from secrets import token_hex
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -41,7 +41,7 @@ class Gate:
             return
         start, request = time.perf_counter(), Request(scope)
         given = request.headers.get(ID_HEADER, "")
-        scope["request_id"] = given if _ID.fullmatch(given) else uuid4().hex
+        scope["request_id"] = given if _ID.fullmatch(given) else token_hex(16)
         status = 0
 
         async def send_named(message: Message) -> None:
@@ -53,7 +53,7 @@ class Gate:
             await send(message)
 
         try:
-            if request.url.path.startswith(GUARDED):
+            if scope["path"].startswith(GUARDED):
                 self._admit(request)
             await self._app(scope, await self._read(request, receive), send_named)
         except ProblemError as error:
@@ -115,5 +115,6 @@ class Gate:
         # The template of the path, not the path: that may name a user.
         route = getattr(request.scope.get("route"), "path", "(none)")
         self._meters.answered(request.method, route, status, seconds)
-        facts = {"request_id": request.scope["request_id"], "method": request.method, "route": route}
-        log.info(json.dumps({**facts, "status": int(status), "ms": round(seconds * 1000, 2)}))
+        if log.isEnabledFor(logging.INFO):
+            facts = {"request_id": request.scope["request_id"], "method": request.method, "route": route}
+            log.info(json.dumps({**facts, "status": int(status), "ms": round(seconds * 1000, 2)}))
