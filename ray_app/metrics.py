@@ -59,6 +59,8 @@ def top_k(scores: Scores, k: int, seen: Ragged | None = None) -> tuple[NDArray[n
     # One more than asked for shows whether the last place is tied; torch breaks ties as it likes.
     found = torch.topk(torch.from_numpy(ranked), min(width + 1, ranked.shape[1]), dim=1)
     items, best = found.indices.numpy()[:, :width].copy(), found.values.numpy()
+    if best.shape[1] > k and (best[:, 1:] < best[:, :-1]).all():  # no list is short, and nothing is tied
+        return items.astype(np.int32), best[:, :k]
     last = best[:, width - 1]
     tied = (best[:, -1] == last) & (last > -np.inf) if best.shape[1] > width else np.zeros(len(best), np.bool_)
     for user in np.flatnonzero(tied):

@@ -1,8 +1,9 @@
 """The items of a version by id, what is said of them, and which of them a filter lets through."""
 
+import math
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from ray_app.serving.schemas import Filters, Item, ItemBody, ItemId
 
 Mask = NDArray[np.bool_]
 NOTHING = -1
+Kind = TypeVar("Kind", bound=Item)
 
 
 class Catalog:
@@ -59,19 +61,26 @@ class Catalog:
 
     def title(self, item: int) -> str:
         """Its title, or else category, brand and id, as far as they are known."""
+        if title := self._texts[Col.TITLE][item]:
+            return str(title)
         parts = (self._label(Col.CATEGORY, item), self._label(Col.BRAND, item), str(self._ids[item]))
-        return self._texts[Col.TITLE][item] or " · ".join(part for part in parts if part)
+        return " · ".join(part for part in parts if part)
 
     def describe(self, item: int) -> Item:
         """As answers show it."""
-        price = float(self._price[item])
-        return Item(
+        return self.describe_as(Item, item)
+
+    def describe_as(self, kind: type[Kind], item: int, **more: Any) -> Kind:
+        """As answers show it, with what a kind of them says besides."""
+        price = self._price.item(item)
+        return kind(
             item_id=self._ids[item],
             title=self.title(item),
             brand=self._label(Col.BRAND, item),
             category=self._label(Col.CATEGORY, item),
-            price=None if np.isnan(price) else price,
+            price=None if math.isnan(price) else price,
             image=self._images.get(item),
+            **more,
         )
 
     def mask(self, filters: Filters) -> Mask:
@@ -144,7 +153,7 @@ class Catalog:
         self._available = np.concatenate([self._available, np.ones(more, np.bool_)])
 
     def _label(self, column: str, item: int) -> str | None:
-        code = self._coded[column][item]
+        code = self._coded[column].item(item)
         return None if code == NOTHING else self._labels[column][code]
 
     def _encode(self, name: str, labels: list[str | None]) -> NDArray[np.int32]:

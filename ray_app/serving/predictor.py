@@ -235,7 +235,7 @@ class Predictor:
             user_known=past.known,
             unknown_items=past.unknown,
             items=[
-                Recommended(**vars(self.catalog.describe(item)), score=float(found.scores[item]), reason=why)
+                self.catalog.describe_as(Recommended, item, score=float(found.scores[item]), reason=why)
                 for item, why in zip(items.tolist(), reasons, strict=True)
             ],
         )
@@ -244,7 +244,7 @@ class Predictor:
         return [self._scored(item, float(scores[item])) for item in best(Found(scores), passed, k).tolist()]
 
     def _scored(self, item: int, score: float) -> Scored:
-        return Scored(**vars(self.catalog.describe(item)), score=score)
+        return self.catalog.describe_as(Scored, item, score=score)
 
     def _existing(self, item: ItemId) -> int:
         if (index := self.catalog.find(item)) == PAD:

@@ -1,13 +1,14 @@
 """Why an item is recommended, in words that hold: what was bought with it, what it is like, how it sells."""
 
 from collections import Counter
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ray_app.evidence.item_index import NEVER, ItemIndex
 from ray_app.serving.catalog import Catalog
-from ray_app.serving.likeness import Likeness
+from ray_app.serving.likeness import Likeness, Vectors
 from ray_app.serving.schemas import Reason
 
 RECENT_ITEMS = 100
@@ -43,7 +44,11 @@ class Reasons:
         """
         recent = np.array(list(dict.fromkeys(history[::-1].tolist()))[:RECENT_ITEMS], np.int64)
         times = Counter(history.tolist())
-        alike = likeness.rows(items) @ likeness.rows(recent).T
+
+        @cache
+        def alike() -> Vectors:  # dearer than all else, and most items are explained without it
+            return likeness.rows(items) @ likeness.rows(recent).T
+
         in_recent = np.zeros(self._size, np.bool_)
         in_recent[recent[recent < self._size]] = True
         return [
@@ -51,7 +56,7 @@ class Reasons:
             if place < pinned
             else self._again(times[item])
             if item in times
-            else self._of_new_to_user(item, recent, in_recent, alike[place])
+            else self._counted(item, in_recent) or self._compared(item, recent, alike()[place])
             for place, item in enumerate(items.tolist())
         ]
 
@@ -59,16 +64,16 @@ class Reasons:
     def _again(times: int) -> Reason:
         return Reason(kind="again", text="You bought it before" if times == 1 else f"You bought it {times} times")
 
-    def _of_new_to_user(
-        self, item: int, recent: NDArray[np.int64], in_recent: NDArray[np.bool_], likeness: NDArray[np.float32]
-    ) -> Reason:
+    def _counted(self, item: int, in_recent: NDArray[np.bool_]) -> Reason | None:
+        """Of an item that the user did not buy, where what was counted says enough."""
         if (companion := self._companion(item, in_recent)) is not None:
             return self._because(companion, "Often bought with")
         if item >= self._size or self._new[item]:
             return Reason(kind="new", text="New in the shop")
-        if len(recent) and likeness.max() >= ALIKE:
-            return self._because(int(recent[likeness.argmax()]), "Because you bought")
-        if self._best_sellers[item] or not len(recent):
+        return None
+
+    def _compared(self, item: int, recent: NDArray[np.int64], likeness: Vectors) -> Reason:
+        if not len(recent) or (self._best_sellers[item] and likeness.max() < ALIKE):
             return Reason(kind="popular", text="Popular in the shop")
         return self._because(int(recent[likeness.argmax()]), "Because you bought")
 
