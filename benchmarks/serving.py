@@ -32,6 +32,7 @@ import uvicorn
 from ray_app.config import Config, load_config
 from ray_app.serving.api import build_api
 from ray_app.serving.client import Client, ClientError
+from ray_app.serving.garbage import search_seldom
 from ray_app.serving.meters import Meters
 from ray_app.serving.service import Service
 from ray_app.serving.store import LocalStore
@@ -199,6 +200,7 @@ def serve_plain(config: Config, folder: str, port: int) -> None:
         store = LocalStore(str(Path(folder) / "events.sqlite"))
         return Service(Storage.from_config(config.storage), config.name, store, config.serve, meters)
 
+    search_seldom()
     uvicorn.run(build_api(make, config.serve, None), port=port, log_level="warning", access_log=False)
 
 

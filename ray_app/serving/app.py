@@ -15,6 +15,7 @@ from ray_app.config import Config, load_config
 from ray_app.errors import ConfigError
 from ray_app.serve_config import ServeConfig
 from ray_app.serving.api import build_api
+from ray_app.serving.garbage import search_seldom
 from ray_app.serving.keys import read_keys
 from ray_app.serving.meters import Meters
 from ray_app.serving.redis_store import VARIABLE as REDIS_PASSWORD
@@ -54,6 +55,7 @@ def build_app(config: Config) -> Application:
 
     def application() -> FastAPI:
         """Made in the replica."""
+        search_seldom()
         if settings.log_requests:
             _log_requests()
 
