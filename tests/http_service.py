@@ -34,7 +34,7 @@ class Site(NamedTuple):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who was answered before the end
-                connection.request(method, path, data, named | ({"content-type": "application/json"} if data else {}))
+                connection.request(method, path, data, ({"content-type": "application/json"} if data else {}) | named)
             reply = connection.getresponse()
             return Reply(reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read())
         finally:

@@ -346,3 +346,30 @@ def test_a_damaged_version_is_refused_and_the_old_one_keeps_serving(
         assert start().recommend()["version"] == versions["one"].name, "a new replica begins with the one before"
     finally:
         storage.write_bytes(path, whole)
+
+
+def test_a_body_is_read_alike_whatever_its_type_is_called(site: Site):
+    """The type as most write it takes the shorter way; others, and what does not fit, go the usual one."""
+    body = json.dumps({"user_id": "u3", "k": 3}).encode()
+    answers = [
+        site.call("POST", "/v1/recommend", body, content_type=kind)
+        for kind in ("application/json", "application/json; charset=utf-8", "application/merge-patch+json")
+    ]
+    assert [answer.status for answer in answers] == [200] * 3
+    assert len({answer.body for answer in answers}) == 1
+    for kind in ("text/plain", "application/json-lines"):
+        assert site.call("POST", "/v1/recommend", body, content_type=kind).status == 422
+    refused = [
+        (b"{", "body.1"),
+        (b'{"k": 0}', "body.k"),
+        (b'{"user": 1}', "body.user"),
+        (b"[1]", "body"),
+        (b"", "body"),
+        (b"\xff{}", None),
+        (b"[" * 100_000, None),
+    ]
+    for wrong, field in refused:
+        reply = site.call("POST", "/v1/recommend", wrong)
+        assert reply.status == (422 if field else 400), reply
+        assert reply.headers["content-type"] == "application/problem+json"
+        assert [fault["field"] for fault in reply.json["errors"]] == ([field] if field else [])
