@@ -10,7 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_app.schema import PAD, Col
+from ray_app.serving.ids import Ids
 from ray_app.serving.schemas import Filters, Item, ItemBody, ItemId
+from ray_app.serving.texts import Texts
 
 Mask = NDArray[np.bool_]
 NOTHING = -1
@@ -21,31 +23,33 @@ class Catalog:
     """Items have the indices of the model, from 1; items that were added since follow behind them."""
 
     def __init__(self, items: pa.Table) -> None:
-        self._ids: list[Any] = [None, *items[Col.ITEM].to_pylist()]
-        self._numbers = pa.types.is_integer(items[Col.ITEM].type)
-        self._index = {item: n for n, item in enumerate(self._ids) if n != PAD}
-        self._texts = {name: [None, *items[name].to_pylist()] for name in (Col.TITLE, Col.DESCRIPTION)}
+        self._ids = Ids(items[Col.ITEM])
+        self._texts = {name: Texts(items[name]) for name in (Col.TITLE, Col.DESCRIPTION)}
         self._images: dict[int, str] = {}
         prices = items[Col.PRICE].cast(pa.float64()).fill_null(np.nan).to_numpy()
         self._price = np.concatenate([[np.nan], prices])
-        self._codes: dict[str, dict[str, int]] = {Col.BRAND: {}, Col.CATEGORY: {}}
-        self._labels: dict[str, list[str]] = {name: [] for name in self._codes}
-        self._coded = {name: self._encode(name, [None, *items[name].to_pylist()]) for name in self._codes}
-        self._available = np.ones(len(self._ids), np.bool_)
+        coded = {name: items[name].combine_chunks().dictionary_encode() for name in (Col.BRAND, Col.CATEGORY)}
+        self._labels: dict[str, list[str]] = {name: one.dictionary.to_pylist() for name, one in coded.items()}
+        self._codes = {name: {label: code for code, label in enumerate(all_)} for name, all_ in self._labels.items()}
+        self._coded = {
+            name: np.concatenate([[NOTHING], one.indices.fill_null(NOTHING).to_numpy()]).astype(np.int32)
+            for name, one in coded.items()
+        }
+        self._available = np.ones(1 + len(self._ids), np.bool_)
         self._available[PAD] = False
 
     def __len__(self) -> int:
-        return len(self._ids) - 1
+        return len(self._ids)
 
     @property
     def available(self) -> Mask:
         """Whether each item can be bought now, `[items + 1]`; may be written to."""
-        return self._available[: len(self._ids)]
+        return self._available[: 1 + len(self._ids)]
 
     def find(self, item: ItemId) -> int:
         """Index of an item, `PAD` if there is none with this id."""
         try:
-            return self._index.get(self.own(item), PAD)
+            return self._ids.find(self.own(item))
         except ValueError:
             return PAD
 
@@ -85,7 +89,7 @@ class Catalog:
 
     def mask(self, filters: Filters) -> Mask:
         """Which indices pass, `[items + 1]`; `PAD` never does."""
-        passed = self.available.copy() if filters.in_stock else np.ones(len(self._ids), np.bool_)
+        passed = self.available.copy() if filters.in_stock else np.ones(1 + len(self._ids), np.bool_)
         for name, wanted in ((Col.CATEGORY, filters.category), (Col.BRAND, filters.brand)):
             if wanted is not None:
                 passed &= self.labelled(name, wanted)
@@ -94,7 +98,7 @@ class Catalog:
         if filters.price_max is not None:
             passed &= self._price[: len(passed)] <= filters.price_max
         if filters.allow is not None:
-            allowed = np.zeros(len(self._ids), np.bool_)
+            allowed = np.zeros(1 + len(self._ids), np.bool_)
             allowed[self.find_all(filters.allow)] = True
             passed &= allowed
         passed[self.find_all(filters.deny)] = False
@@ -106,7 +110,7 @@ class Catalog:
         codes = self._codes[column]
         wanted = np.zeros(len(codes) + 1, np.bool_)  # the last for items without a label
         wanted[[codes[label] for label in labels if label in codes]] = True
-        found: Mask = wanted[self._coded[column][: len(self._ids)]]
+        found: Mask = wanted[self._coded[column][: 1 + len(self._ids)]]
         return found
 
     def put(self, item: ItemId, body: ItemBody) -> int:
@@ -116,17 +120,14 @@ class Catalog:
             ValueError: the catalogue's ids are numbers, and this is none.
         """
         if (index := self.find(item)) == PAD:
-            self._ids.append(self.own(item))
-            index = self._index[self._ids[-1]] = len(self._ids) - 1
-            for column in self._texts.values():
-                column.append(None)
+            index = self._ids.add(self.own(item))
             if index == len(self._price):
                 self._grow()
         for name in self._texts:
             self._texts[name][index] = getattr(body, name)
         self._price[index] = np.nan if body.price is None else body.price
         for name in self._codes:
-            self._coded[name][index] = self._encode(name, [getattr(body, name)])[0]
+            self._coded[name][index] = self._code(name, getattr(body, name))
         if body.image is not None:
             self._images[index] = body.image
         return index
@@ -137,7 +138,7 @@ class Catalog:
         Raises:
             ValueError: the catalogue's ids are numbers, and this is none.
         """
-        if not self._numbers:
+        if not self._ids.are_numbers:
             return str(item)
         if isinstance(item, int) and -(2**63) <= item < 2**63:
             return item
@@ -156,9 +157,10 @@ class Catalog:
         code = self._coded[column].item(item)
         return None if code == NOTHING else self._labels[column][code]
 
-    def _encode(self, name: str, labels: list[str | None]) -> NDArray[np.int32]:
-        """Numbers of labels, which are kept once."""
-        codes = self._codes[name]
-        found = [NOTHING if label is None else codes.setdefault(label, len(codes)) for label in labels]
-        self._labels[name] = list(codes)
-        return np.array(found, np.int32)
+    def _code(self, name: str, label: str | None) -> int:
+        """Number of a label, which is kept once."""
+        if label is None:
+            return NOTHING
+        if (code := self._codes[name].setdefault(label, len(self._labels[name]))) == len(self._labels[name]):
+            self._labels[name].append(label)
+        return code
