@@ -19,8 +19,8 @@ MIN_USERS = 50
 """Fewer users whose next item is among the candidates cannot teach anything."""
 FOLDS = 4
 PATIENCE = 100
-"""Trees without gain on held-out users after which no more are grown. With 30 a fit of Amazon Sports ended at 48 trees and
-ranked 4% worse on test than the 229 that it has with 100 (benchmarks/LOG.md)."""
+"""Trees without gain on held-out users after which no more are grown. With 30 a fit of Amazon Sports ended at 48 trees
+and ranked 4% worse on test than the 229 that it has with 100 (benchmarks/LOG.md)."""
 CUT = 10
 
 
