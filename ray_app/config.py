@@ -13,8 +13,9 @@ import yaml
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 
 from ray_app.content_config import ContentConfig
-from ray_app.data_config import DataConfig, Positive
+from ray_app.data_config import DataConfig
 from ray_app.errors import ConfigError
+from ray_app.evaluate_config import EvaluateConfig, PredictConfig
 from ray_app.faults import describe
 from ray_app.picture_config import (
     AugmentConfig,
@@ -31,7 +32,6 @@ from ray_app.tune_config import TuneConfig
 from ray_app.yaml_tree import TreeError, parse_yaml, put, read_tree
 
 _MISREAD = frozenset("\x85\u2028\u2029\ufeff")  # PyYAML writes them as they are, and misreads them
-BaselineName = Literal["popular", "popular_recent", "personal_frequency", "item_knn", "transitions", "transitions_text"]
 
 
 class StorageConfig(Section):
@@ -72,42 +72,6 @@ class PretrainConfig(Section):
     temperature: Annotated[float, Field(ge=1)] = 1.0
     """Of several sources one with n events counts as n^(1/temperature): 1 as it is, great: all alike."""
     schedule: ScratchSchedule = from_scratch()
-
-
-class EvaluateConfig(Section):
-    """Full-catalogue ranking of the test part."""
-
-    k: Annotated[tuple[Positive, ...], Field(min_length=1)] = (5, 10, 20)
-    exclude_seen: bool = True
-    """Whether items of the user's history are taken out of the ranking. Papers differ: never mix the two."""
-    bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
-    baselines: tuple[BaselineName, ...] = (
-        "popular",
-        "popular_recent",
-        "personal_frequency",
-        "item_knn",
-        "transitions",
-        "transitions_text",
-    )
-    scratch: bool = True
-    """Also train the same model from random weights, with `scratch_schedule`, and put it into the table."""
-    scratch_schedule: ScratchSchedule = from_scratch()
-    batch_users: Positive = 256
-
-
-class PredictConfig(Section):
-    """Top-k lists for every user."""
-
-    k: Positive = 20
-    exclude_seen: bool = True
-    history: Literal["all", "before_test"] = "all"
-    """all: as the service answers, by all events of the log; before_test: exactly the lists that evaluation scored."""
-    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """How far likeness to what is already on a list counts against an item (1 - lambda of MMR): 0 not at all."""
-    together: bool = False
-    """Also write what is bought together with each item: `k` partners by lift, from the orders of the log."""
-    together_orders: Positive = 5
-    """Orders that two items must share to be called bought together."""
 
 
 class Config(Section):

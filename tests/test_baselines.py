@@ -17,9 +17,10 @@ from ray_app.baselines.log import UNSCORED, read_log, read_whole_log
 from ray_app.baselines.neighbors import ItemKNN, nearest, text_similarity
 from ray_app.baselines.popular import PersonalFrequency, Popular
 from ray_app.baselines.transitions import WITH_TEXT, Transitions, TransitionWeights
-from ray_app.config import EvaluateConfig, StorageConfig
+from ray_app.config import StorageConfig
 from ray_app.data.dataset import Counts, Dataset, Manifest, Part
 from ray_app.data.sequences import Ragged
+from ray_app.evaluate_config import EvaluateConfig
 from ray_app.metrics import hit_rate, ndcg, target_ranks, top_k
 from ray_app.schema import Col, items_schema, sequences_schema
 from ray_app.storage import Storage, join

@@ -14,7 +14,8 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = "ray_app"
 FLOORS = (
     (
-        *("config", "config_help", "content_config", "data_config", "errors", "faults", "picture_config"),
+        *("config", "config_help", "content_config", "data_config", "errors", "evaluate_config", "faults"),
+        "picture_config",
         *("schedule", "schema", "serve_config", "train_config", "tune_config", "uri"),
         "yaml_tree",
     ),

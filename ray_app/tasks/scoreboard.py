@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_app.config import EvaluateConfig
 from ray_app.data.sequences import IntArray, LongArray, Ragged
+from ray_app.evaluate_config import EvaluateConfig
 from ray_app.metrics import (
     PerUser,
     bootstrap_interval,

@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ray_app.config import Config, PredictConfig, fingerprint
+from ray_app.config import Config, fingerprint
 from ray_app.data.dataset import Dataset
 from ray_app.data.pool import map_parts
 from ray_app.data.sequences import COLUMNS, Histories, LongArray
 from ray_app.errors import DataError
+from ray_app.evaluate_config import PredictConfig
 from ray_app.evidence.together import Counted, best_partners, orders_of, shared_orders
 from ray_app.schema import Col, together_schema
 from ray_app.storage import join

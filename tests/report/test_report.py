@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from pages import EVIL, Page
 from rich.console import Console
 
-from ray_app.config import EvaluateConfig, parse_config
+from ray_app.config import parse_config
 from ray_app.data.dataset import Manifest
 from ray_app.data.sequences import Ragged
+from ray_app.evaluate_config import EvaluateConfig
 from ray_app.report import Evidence, summary_table, write_report
 from ray_app.report.charts import learning_curves, ticks
 from ray_app.report.results import best_methods

@@ -7,11 +7,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from ray_app.config import Config, PredictConfig, StorageConfig
+from ray_app.config import Config, StorageConfig
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
 from ray_app.data.sequences import Histories, Ragged
 from ray_app.errors import DataError
+from ray_app.evaluate_config import PredictConfig
 from ray_app.schema import predictions_schema
 from ray_app.storage import Storage, join
 from ray_app.tasks.predictions import best_items, predict, predictions_uri, rounds

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from ray_app.config import EvaluateConfig
 from ray_app.data.sequences import Ragged
+from ray_app.evaluate_config import EvaluateConfig
 from ray_app.metrics import MISS
 from ray_app.tasks.scoreboard import LIST_LENGTH, Outcomes, scoreboard
 

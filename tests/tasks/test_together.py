@@ -5,10 +5,11 @@ import pandas as pd
 import pyarrow.dataset as ds
 import pytest
 
-from ray_app.config import Config, PredictConfig, StorageConfig
+from ray_app.config import Config, StorageConfig
 from ray_app.data.dataset import Dataset
 from ray_app.data.prepare import prepare
 from ray_app.errors import DataError
+from ray_app.evaluate_config import PredictConfig
 from ray_app.schema import together_schema
 from ray_app.storage import Storage
 from ray_app.tasks import together

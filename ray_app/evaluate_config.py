@@ -1,0 +1,46 @@
+"""What comes after training: how models are compared on the test part, and the lists written for every user."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ray_app.data_config import Positive
+from ray_app.schedule import ScratchSchedule, Section, from_scratch
+
+BaselineName = Literal["popular", "popular_recent", "personal_frequency", "item_knn", "transitions", "transitions_text"]
+
+
+class EvaluateConfig(Section):
+    """Full-catalogue ranking of the test part."""
+
+    k: Annotated[tuple[Positive, ...], Field(min_length=1)] = (5, 10, 20)
+    exclude_seen: bool = True
+    """Whether items of the user's history are taken out of the ranking. Papers differ: never mix the two."""
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    baselines: tuple[BaselineName, ...] = (
+        "popular",
+        "popular_recent",
+        "personal_frequency",
+        "item_knn",
+        "transitions",
+        "transitions_text",
+    )
+    scratch: bool = True
+    """Also train the same model from random weights, with `scratch_schedule`, and put it into the table."""
+    scratch_schedule: ScratchSchedule = from_scratch()
+    batch_users: Positive = 256
+
+
+class PredictConfig(Section):
+    """Top-k lists for every user."""
+
+    k: Positive = 20
+    exclude_seen: bool = True
+    history: Literal["all", "before_test"] = "all"
+    """all: as the service answers, by all events of the log; before_test: exactly the lists that evaluation scored."""
+    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far likeness to what is already on a list counts against an item (1 - lambda of MMR): 0 not at all."""
+    together: bool = False
+    """Also write what is bought together with each item: `k` partners by lift, from the orders of the log."""
+    together_orders: Positive = 5
+    """Orders that two items must share to be called bought together."""
