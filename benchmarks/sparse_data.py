@@ -33,7 +33,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from cold_start import ids_alone
-from curves import Curve, draw
 from numpy.typing import NDArray
 from target_logs import Log, log_arguments, part_of, read_logs, trained
 
@@ -41,6 +40,7 @@ from ray_app.config import Config
 from ray_app.data.sequences import Histories
 from ray_app.metrics import bootstrap_interval, ndcg, paired_difference
 from ray_app.models.sequence import SequenceModel
+from ray_app.report.curves import Curve, draw
 from ray_app.schedule import Phase
 from ray_app.schema import Col
 from ray_app.tasks.beginning import build_model

@@ -26,8 +26,8 @@ from ray_app.report.folds import folds_report, folds_table
 from ray_app.storage import join
 from ray_app.tasks.cross_validation import cross_validated, held_out_answers, out_of_fold
 from ray_app.training.run import Run
-from ray_app.tuning.folds import train_folds
 from ray_app.tuning.room import room_for
+from ray_app.tuning.side_by_side import train_side_by_side
 
 ANSWERS_FILE = "out_of_fold.parquet"
 
@@ -82,7 +82,7 @@ def _train(config: Config, pictures: PictureSet, runs: list[Run]) -> None:
         told = room.describe(f"{len(missing)} of {len(runs)} folds", cluster)
         console.print(f"cross-validate: {told}", highlight=False, soft_wrap=True)
         features_stage(config, without_test(pictures))
-        for one in train_folds(missing, room):
+        for one in train_side_by_side(missing, room):
             say(f"fold {numbers[one.key]}", "wrote", one.uri)
 
 

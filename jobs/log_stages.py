@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from data_curve_stage import data_curve_stage, strategies_of
 from runs import bars, console, say, train
 from searching import check_search, tuned_run
 
@@ -92,6 +93,8 @@ def finetune_run(config: Config, target: Dataset) -> Run:
     """
     if config.tune is not None:
         check_search(config)
+    if config.data_curve is not None:
+        strategies_of(config)
     start = config.model.start_from
     if start is not None and scheme(start) == "file":
         start = target.storage.filesystem(start)[1]  # absolute: workers have a working directory of their own
@@ -158,9 +161,14 @@ def evaluation(
         metrics=metrics,
         records={name: run.records() for name, run in runs.items()},
         examples=pick_examples(target.storage, target, main_uri, config),
+        curve=_curve(config, target, next(iter(runs.values()))) if config.data_curve is not None else None,
         versions={**manifest["versions"], "git commit": manifest["git_commit"]},
     )
     return metrics, write_report(evidence)
+
+
+def _curve(config: Config, target: Dataset, run: Run) -> dict[str, object]:
+    return data_curve_stage(config.model_copy(update={"tune": None}), target, run.start_from)
 
 
 def add_files(target: Dataset, folder: Path) -> None:

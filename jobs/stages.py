@@ -111,7 +111,8 @@ def evaluate_stage(config: Config, target: Target, runs: dict[str, Run], models:
     """Compare the models with the baselines, write metrics and report, print the table; the URI of their folder."""
     storage = target.storage
     manifests = [storage.read_bytes(join(uri, MANIFEST_FILE)).decode() for uri in models.values()]
-    key = fingerprint(target.manifest.fingerprint, config.evaluate, config.train.seed, list(models), manifests)
+    asked = [config.evaluate, *([config.data_curve] if config.data_curve is not None else [])]
+    key = fingerprint(target.manifest.fingerprint, *asked, config.train.seed, list(models), manifests)
     folder = join(storage.root(config.name), "evaluations", key)
     metrics_uri = join(folder, METRICS_FILE)
     if storage.exists(metrics_uri):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validat
 from ray_app.content_config import ContentConfig
 from ray_app.data_config import DataConfig
 from ray_app.errors import ConfigError
-from ray_app.evaluate_config import EvaluateConfig, PredictConfig
+from ray_app.evaluate_config import DataCurveConfig, EvaluateConfig, PredictConfig
 from ray_app.faults import describe
 from ray_app.picture_config import (
     AugmentConfig,
@@ -102,6 +102,8 @@ class Config(Section):
     tune: TuneConfig | None = None
     """Unset: the schedule is used as it is configured."""
     evaluate: EvaluateConfig = EvaluateConfig()
+    data_curve: DataCurveConfig | None = None
+    """Unset: the report does not say what fewer users to learn from would be worth."""
     predict: PredictConfig = PredictConfig()
     serve: ServeConfig = ServeConfig()
 
@@ -136,6 +138,8 @@ class Config(Section):
             )
         if self.task.kind == "classify" and self.tune is not None and self.tune.data_share < 1:
             raise ValueError("tune.data_share is of users; of pictures fewer are trained on by pictures.train_share")
+        if self.task.kind == "classify" and self.data_curve is not None:
+            raise ValueError("data_curve is of users; of pictures fewer are trained on by pictures.train_share")
         if self.task.kind == "classify" and self.pretrain is not None:
             raise ValueError("pretrain is for task.kind: recommend; classifier.weights are the pretrained ones")
         return self

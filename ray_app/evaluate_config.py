@@ -7,6 +7,7 @@ from pydantic import Field
 from ray_app.data_config import Positive
 from ray_app.schedule import ScratchSchedule, Section, from_scratch
 
+CurveStrategy = Literal["configured", "without_l2_sp", "linear_probe", "full", "gradual", "scratch"]
 BaselineName = Literal["popular", "popular_recent", "personal_frequency", "item_knn", "transitions", "transitions_text"]
 
 
@@ -29,6 +30,16 @@ class EvaluateConfig(Section):
     """Also train the same model from random weights, with `scratch_schedule`, and put it into the table."""
     scratch_schedule: ScratchSchedule = from_scratch()
     batch_users: Positive = 256
+
+
+class DataCurveConfig(Section):
+    """What is learned from a part of the users: how much data a catalogue needs, and what pretraining spares."""
+
+    shares: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.05, 0.1, 0.2, 0.5)
+    """Of the users, drawn by their ids so that a smaller part lies inside a larger; all users are a point too."""
+    strategies: Annotated[tuple[CurveStrategy, ...], Field(min_length=1)] | None = None
+    """Variants of the configured schedule, as in `tune`; unset: configured, linear_probe, full and scratch, as far as
+    the configuration has them."""
 
 
 class PredictConfig(Section):

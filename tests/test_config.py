@@ -220,6 +220,21 @@ def test_cross_validation_is_one_setting():
         load_config(None, [*given, "cross_validation={folds: 1}"])
 
 
+def test_a_data_curve_is_of_logs():
+    found = load_config(None, section="data_curve").data_curve
+    assert found is not None
+    assert found.shares == (0.05, 0.1, 0.2, 0.5)
+    assert found.strategies is None
+    with pytest.raises(
+        ConfigError, match=r"data_curve is of users; of pictures fewer are trained on by pictures\.train"
+    ):
+        load_config(None, ["task.kind=classify", "pictures={}", "classifier={}"], section="data_curve")
+    with pytest.raises(ConfigError, match=r"data_curve\.shares\.1: 1\.0 given; should be less than 1"):
+        load_config(None, ["data_curve.shares=[0.5, 1.0]"], section="data_curve")
+    with pytest.raises(ConfigError, match=r"data_curve\.strategies\.0: 'bounded_delta' given"):
+        load_config(None, ["data_curve.strategies=[bounded_delta]"], section="data_curve")
+
+
 # --- overrides
 
 

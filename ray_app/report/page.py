@@ -9,6 +9,7 @@ from typing import Any
 from ray_app.config import Config
 from ray_app.data.dataset import Manifest
 from ray_app.report.charts import Record
+from ray_app.report.data_curve import data_curve_section
 from ray_app.report.parts import curves, flow, header, html_page, lead_tiles, main_tile, origin, section
 from ray_app.report.results import all_metrics_table, differences_table, results_table, slice_table
 from ray_app.tasks.examples import Example
@@ -26,6 +27,8 @@ class Evidence:
     records: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     """Name of each training run -> one record per epoch."""
     examples: Sequence[Example] = ()
+    curve: dict[str, Any] | None = None
+    """What `tasks.data_curve.data_curve` gave, where it was asked for."""
     versions: Mapping[str, str | None] = field(default_factory=dict)
     """Packages, commit, date: whatever pins the run down."""
 
@@ -41,6 +44,7 @@ def write_report(evidence: Evidence) -> str:
         _flow(evidence.data),
         _results(metrics),
         curves(evidence.records, metrics["metric"]),
+        *([data_curve_section(evidence.curve)] if evidence.curve is not None else []),
         _slices(metrics),
         _examples(evidence.examples, metrics),
         origin(metrics, config.to_yaml(), evidence.versions),

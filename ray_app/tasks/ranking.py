@@ -88,6 +88,7 @@ def evaluate(
     methods: Mapping[str, str],
     config: Config,
     progress: Progress | None = None,
+    known: Dataset | None = None,
 ) -> dict[str, Any]:
     """Rank the test part's targets by every method: what `metrics.json` holds.
 
@@ -97,6 +98,7 @@ def evaluate(
         methods: name in the table -> URI of a published checkpoint. The first is compared with all others.
         config: `evaluate`, and the workers of `train`.
         progress: where a bar is shown.
+        known: a sample of `dataset` whose train part baselines and counts of items are taken of instead.
 
     Raises:
         CheckpointError: a checkpoint is incomplete, damaged, or does not fit.
@@ -105,14 +107,15 @@ def evaluate(
     """
     if not methods and not config.evaluate.baselines:
         raise ConfigError(["evaluate.baselines: empty, and no model was named either, so there is nothing to evaluate"])
+    known = known or dataset
     # Loaded here first: a damaged checkpoint is a sentence here, and a dead actor there.
-    origins = {name: _origin(storage, dataset, uri, config) for name, uri in methods.items()}
-    baselines = fit_baselines(config.evaluate.baselines, dataset, config.evaluate.exclude_seen)
+    origins = {name: _origin(storage, known, uri, config) for name, uri in methods.items()}
+    baselines = fit_baselines(config.evaluate.baselines, known, config.evaluate.exclude_seen)
     origins |= {name: {"kind": "baseline", "fitted_on": _fitted_on(name)} for name in baselines}
-    outcomes = Outcomes(list(origins), _train_counts(dataset), category_numbers(dataset.items()))
+    outcomes = Outcomes(list(origins), _train_counts(known), category_numbers(dataset.items()))
     settings = {
         "storage": storage,
-        "dataset": dataset,
+        "dataset": known,
         "models": dict(methods),
         "baselines": Shared(baselines),
         "config": config,

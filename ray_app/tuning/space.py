@@ -14,13 +14,13 @@ from ray_app.tune_config import Distribution, Strategy, TuneConfig, Value
 from ray_app.tuning.strategies import (
     BOUND,
     DELTA_NORM,
-    MEANING,
     STAGES,
     has_start,
     num_blocks,
     possible,
     schedule_of,
     staged,
+    unusable,
     usual,
 )
 
@@ -54,13 +54,8 @@ class Space:
         self.config = config.model_copy(update={"tune": None})
         tune = config.tune or TuneConfig()
         self.generations = tune.generations
-        allowed = possible(config)
         self.strategies = tune.strategies or usual(config)
-        faults = [
-            f"tune.strategies.{number}: {name!r} ({MEANING[name]}) is nothing new here; allowed: {', '.join(allowed)}"
-            for number, name in enumerate(self.strategies)
-            if name not in allowed
-        ]
+        faults = unusable(self.strategies, "tune.strategies", config)
         if tune.search == "pbt" and config.schedule.phases[-1].epochs < tune.generations:
             faults.append(
                 f"tune.generations: {tune.generations}, and the last phase of the schedule has "

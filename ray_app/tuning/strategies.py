@@ -71,6 +71,16 @@ def possible(config: Config) -> tuple[Strategy, ...]:
     return tuple(strategy for strategy, applies in found.items() if applies)
 
 
+def unusable(strategies: Iterable[Strategy], path: str, config: Config) -> list[str]:
+    """A fault for each strategy, of those at this path, that the configuration has no use for."""
+    allowed = possible(config)
+    return [
+        f"{path}.{number}: {name!r} ({MEANING[name]}) is nothing new here; allowed: {', '.join(allowed)}"
+        for number, name in enumerate(strategies)
+        if name not in allowed
+    ]
+
+
 def usual(config: Config) -> tuple[Strategy, ...]:
     """Those of them that are tried unless others are named."""
     surgical = THIRDS if config.task.kind != "classify" else {}

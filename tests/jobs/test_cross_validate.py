@@ -16,8 +16,8 @@ from ray_app.errors import ConfigError
 from ray_app.models.backbones import build_backbone
 from ray_app.storage import Storage, join
 from ray_app.tasks.classifier import load_classifier
-from ray_app.tuning.folds import train_folds
 from ray_app.tuning.room import room_for
+from ray_app.tuning.side_by_side import train_side_by_side
 
 BACKBONE = "torchvision:resnet18"
 STORES = 6
@@ -123,7 +123,7 @@ def test_a_fold_may_have_several_workers(ray_cluster: None, config: Config) -> N
     cross_validate.features_stage(config, cross_validate.without_test(pictures))
     room = room_for(config.train, {"CPU": 4.0}, 2)
     assert room.at_once == 1
-    [run] = train_folds([cross_validate.begun_run(config, fold)], room)
+    [run] = train_side_by_side([cross_validate.begun_run(config, fold)], room)
     assert run.is_published()
     assert [record["phase"] for record in run.records()] == ["start", "head", "full"]
 

@@ -16,7 +16,7 @@ from ray_app.models.backbones import build_backbone
 from ray_app.storage import join
 from ray_app.tasks.answers import answers_of
 from ray_app.training.run import Run
-from ray_app.tuning.folds import train_alone
+from ray_app.tuning.side_by_side import train_alone
 
 BACKBONE = "torchvision:resnet18"
 

@@ -15,6 +15,11 @@ STYLES = (
     ("#14213d", ""), ("#8e3b8a", "10 3"), ("#c2185b", "12 3 2 3"),
 )  # fmt: skip
 """Color and dashes of each line; of more lines the styles begin again."""
+STYLE = (
+    ".curves polyline{fill:none;stroke-width:2}.curves .bar{stroke-width:1.2;opacity:.55}.curves .grid{stroke:#dde3ec}"
+    ".curves text{fill:#33415c}.curves .name{font-weight:600}.curves .title{font-weight:600}"
+)
+"""Of these pictures alone, since a page may hold others beside them."""
 LABEL_GAP = 16
 KEY = WIDTH - RIGHT + 14
 """Where a piece of each line stands before its name."""
@@ -58,11 +63,11 @@ def draw(curves: Mapping[str, Curve], x_label: str, y_label: str) -> str:
             f'<path stroke="{color}" stroke-width="2" stroke-dasharray="{dashes}" d="M{KEY} {ends[name]:.1f}h24"/>'
             f'<text class="name" x="{KEY + 30}" y="{ends[name] + 4:.1f}">{escape(name)}</text>'
         )
+    description = escape(_describe(curves, x_label, y_label))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-size="12.5" '
-        f'font-family="system-ui, sans-serif" aria-label="{escape(_describe(curves, x_label, y_label))}">'
-        "<style>polyline{fill:none;stroke-width:2}.bar{stroke-width:1.2;opacity:.55}.grid{stroke:#dde3ec}"
-        "text{fill:#33415c}.name{font-weight:600}.title{font-weight:600}</style>"
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="curves" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'font-size="12.5" font-family="system-ui, sans-serif" aria-label="{description}">'
+        f"<style>{STYLE}</style>"
         f'<rect width="{WIDTH}" height="{HEIGHT}" rx="10" fill="#fbfcfe"/>{grid}{axis}{"".join(drawn)}'
         f'<text class="title" x="{LEFT}" y="16">{escape(y_label)}</text>'
         f'<text class="title" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 12}" text-anchor="middle">'

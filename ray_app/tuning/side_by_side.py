@@ -1,4 +1,4 @@
-"""The runs of a cross-validation on Ray: as many at a time as there is room for, each published and its fold told."""
+"""Trainings that do not wait for each other: on Ray, as many at a time as there is room for, each published."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +15,7 @@ from ray_app.training.world import World
 from ray_app.tuning.room import Room
 
 
-def train_folds(runs: Sequence[Run], room: Room) -> Iterator[Run]:
+def train_side_by_side(runs: Sequence[Run], room: Room) -> Iterator[Run]:
     """Each run as soon as it is published.
 
     Raises:
@@ -34,7 +34,7 @@ def train_folds(runs: Sequence[Run], room: Room) -> Iterator[Run]:
 
 
 def train_alone(run: Run) -> None:
-    """Train, publish and tell the fold in this process."""
+    """Train and publish in this process; of pictures or texts, tell the test part too, while the model is at hand."""
     torch.set_num_threads(run.config.train.cpus_per_worker)
     device = torch.device("cuda" if run.config.train.use_gpu else "cpu")
     world = World.current(device)
@@ -45,8 +45,8 @@ def train_alone(run: Run) -> None:
             run.publish(now)
 
     fit(run.begin(world), run.schedule, loop_settings(run, device), world, keep_last)
-    assert isinstance(run.dataset, PictureSet)
-    answer_here(run.dataset, run.uri, run.config)
+    if isinstance(run.dataset, PictureSet):
+        answer_here(run.dataset, run.uri, run.config)
 
 
 def train_by_workers(run: Run) -> None:
