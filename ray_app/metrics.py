@@ -179,16 +179,32 @@ def popularity_lift(lists: PerUser, histories: PerUser) -> float:
     return float(lists[both].sum()) / had - 1 if had else float("nan")
 
 
-def bootstrap_interval(values: NDArray[Any], samples: int, seed: int) -> Interval:
+def bootstrap_interval(
+    values: NDArray[Any], samples: int, seed: int, groups: NDArray[np.int64] | None = None
+) -> Interval:
     """95% percentile interval of the mean over users (Efron, 1979); same seed, same interval.
+
+    With `groups`, the number of each value's group, whole groups are drawn (the cluster bootstrap, Davison and Hinkley
+    1997, section 3.8): what belongs together goes right or wrong together, and says less than as many that do not.
 
     Raises:
         ValueError: there are no values.
     """
     if not len(values):
         raise ValueError("an interval needs at least one user")
-    low, high = np.quantile(_resampled_means(np.asarray(values, np.float64), samples, seed), [0.025, 0.975])
+    values = np.asarray(values, np.float64)
+    means = _resampled_means(values, samples, seed) if groups is None else _of_groups(values, groups, samples, seed)
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _of_groups(values: PerUser, groups: NDArray[np.int64], samples: int, seed: int) -> PerUser:
+    """Means of `samples` resamples of whole groups; `[samples]`."""
+    rng = np.random.default_rng(seed)
+    _, groups = np.unique(groups, return_inverse=True)
+    sums, sizes = np.bincount(groups, values), np.bincount(groups)
+    draws = (rng.integers(len(sizes), size=len(sizes)) for _ in range(samples))
+    return np.array([sums[drawn].sum() / sizes[drawn].sum() for drawn in draws])
 
 
 def _resampled_means(values: PerUser, samples: int, seed: int) -> PerUser:

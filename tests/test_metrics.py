@@ -247,6 +247,19 @@ def test_same_seed_same_interval():
     assert bootstrap_interval(values, 100, seed=3) != bootstrap_interval(values, 100, seed=4)
 
 
+def test_what_belongs_together_is_drawn_together():
+    of_group = np.random.default_rng(5).random(40)
+    values, groups = np.repeat(of_group, 25), np.repeat(np.arange(40) * 7, 25)
+    low, high = bootstrap_interval(values, 2000, 0, groups)
+    alone = bootstrap_interval(of_group, 2000, 1)
+    assert (low, high) == pytest.approx(alone, abs=0.01), "25 copies of a value say no more than one"
+    plain = bootstrap_interval(values, 2000, 0)
+    assert (high - low) / (plain[1] - plain[0]) == pytest.approx(5, rel=0.1)
+    each = bootstrap_interval(values, 2000, 0, np.arange(1000))
+    assert each == pytest.approx(plain, abs=0.003)
+    assert bootstrap_interval(values, 100, 3, groups) == bootstrap_interval(values, 100, 3, groups)
+
+
 def test_no_users_no_interval():
     with pytest.raises(ValueError, match="at least one user"):
         bootstrap_interval(np.empty(0), 100, seed=0)

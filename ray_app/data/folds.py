@@ -16,9 +16,11 @@ from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
 
 from ray_app.config import fingerprint
 from ray_app.data.picture_set import PartName, PictureCounts, PictureFile, PictureSet
+from ray_app.data.picture_shard import chosen
 from ray_app.data.times import as_times, is_day_first
 from ray_app.errors import DataError
 from ray_app.picture_config import CrossValidationConfig
+from ray_app.storage import join
 
 LABEL, HASH, FOLD_BY = "label", "hash", "fold_by"
 _SHOWN = 5
@@ -48,6 +50,16 @@ def folds_of(pictures: PictureSet, settings: CrossValidationConfig) -> list[Pict
     if empty := [str(number) for number, fold in enumerate(found, 1) if not fold.size("test")]:
         raise DataError(f"nothing is left for fold {', '.join(empty)}: what stays together is too large; {_FEWER}")
     return found
+
+
+def held_out_groups(folds: Sequence[PictureSet]) -> NDArray[np.int64]:
+    """Of everything that grouped folds hold out, in their order, the number of its group."""
+    said = list[str]()
+    for fold in folds:
+        for file in fold.files("test"):
+            column = chosen(fold.storage.read_table(join(fold.uri, file.path), [FOLD_BY]), file.rows)[FOLD_BY]
+            said += column.to_pylist()
+    return np.unique(np.array(said, np.str_), return_inverse=True)[1]
 
 
 def without_test(pictures: PictureSet) -> PictureSet:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ray_app.classification_metrics import calibration_error, reliability
 from ray_app.config import Config, dump
+from ray_app.data.folds import held_out_groups
 from ray_app.data.picture_set import PictureSet
 from ray_app.schema import SCHEMA_VERSION
 from ray_app.tasks.answers import Answers, answers_of
@@ -49,6 +50,8 @@ def cross_validated(
     assert settings is not None
     estimator = Estimator(config.evaluate.bootstrap_samples, config.train.seed)
     pooled = per_picture(whole.probabilities, whole.labels, pictures)
+    groups = held_out_groups(folds) if settings.kind == "grouped" else None
+    drawn = pictures.kind if groups is None else f"{len(np.unique(groups)):,} groups"
     return {
         "schema_version": SCHEMA_VERSION,
         "protocol": {
@@ -59,7 +62,7 @@ def cross_validated(
             pictures.kind: len(whole.labels),
             "classes": pictures.num_classes,
             "spread": "standard deviation over folds, of a sample",
-            "interval": f"95% bootstrap percentile over {pictures.kind}, models as they are",
+            "interval": f"95% bootstrap percentile over {drawn}, models as they are",
             "bootstrap_samples": config.evaluate.bootstrap_samples,
         },
         "metric": METRIC,
@@ -69,7 +72,8 @@ def cross_validated(
         ],
         "mean": {name: float(values.mean()) for name, values in table.items()},
         "std": {name: float(values.std(ddof=1)) for name, values in table.items()},
-        "pooled": {name: estimator.mean(values) for name, values in pooled.items()} | {"ece": {"mean": _ece(whole)}},
+        "pooled": {name: estimator.mean(values, groups) for name, values in pooled.items()}
+        | {"ece": {"mean": _ece(whole)}},
         "notes": [note for fold in folds for note in fold.manifest.notes],
     }
 

@@ -152,9 +152,9 @@ class Estimator:
     def __init__(self, samples: int, seed: int) -> None:
         self._samples, self._seed = samples, seed
 
-    def mean(self, values: PerUser) -> Estimate:
-        """Over users, or whatever else was asked about."""
-        low, high = bootstrap_interval(values, self._samples, self._seed)
+    def mean(self, values: PerUser, groups: LongArray | None = None) -> Estimate:
+        """Over users, or whatever else was asked about; with `groups` (`bootstrap_interval`) over these."""
+        low, high = bootstrap_interval(values, self._samples, self._seed, groups)
         return {"mean": float(values.mean()), "low": low, "high": high}
 
     def difference(self, a: PerUser, b: PerUser) -> Estimate:

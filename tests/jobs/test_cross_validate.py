@@ -12,6 +12,7 @@ from pictures import COLORS, picture
 from safetensors.torch import save_file
 
 from ray_app.config import Config, apply_overrides, load_config
+from ray_app.data.folds import held_out_groups
 from ray_app.errors import ConfigError
 from ray_app.models.backbones import build_backbone
 from ray_app.storage import Storage, join
@@ -73,6 +74,7 @@ def test_folds_are_trained_side_by_side_and_found_again(
     assert [fold["train"] for fold in metrics["folds"]] == [42 - size for size in sizes]
     assert metrics["mean"]["top1"] == pytest.approx(np.mean([fold["metrics"]["top1"] for fold in metrics["folds"]]))
     assert metrics["pooled"]["top1"]["mean"] > 0.8
+    assert metrics["protocol"]["interval"] == f"95% bootstrap percentile over {STORES} groups, models as they are"
     # What was written is what the published model of each fold says of the stores that it never saw.
     table = storage.read_table(metrics_uri.replace("metrics.json", "out_of_fold.parquet")).to_pylist()
     first = {row["key"]: row for row in table if row["rank"] == 1}
@@ -80,6 +82,8 @@ def test_folds_are_trained_side_by_side_and_found_again(
     pictures = cross_validate.target_dataset(config)
     assert config.cross_validation is not None
     folds = cross_validate.folds_of(pictures, config.cross_validation)
+    stores = [int(row["key"].rpartition("-")[2]) % STORES for row in table if row["rank"] == 1]
+    assert held_out_groups(folds).tolist() == stores
     for fold, told in zip(folds, metrics["folds"], strict=True):
         model = load_classifier(storage, told["model"])
         for file in fold.files("test"):
