@@ -47,7 +47,12 @@ class Batcher(Generic[Question, Answer]):
         self._waiting.append((question, future, loop.time() + self._max_wait_s))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._answer_all())
-        return await future
+        try:
+            return await future
+        finally:
+            # Its error knows this frame, and this frame it: in a flood of refusals, which wait long enough to count as
+            # old, a search for garbage would come upon them late, and memory grow by all that the requests held.
+            del future
 
     async def _answer_all(self) -> None:
         while self._waiting:

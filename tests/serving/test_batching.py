@@ -1,6 +1,8 @@
 """Batches: as large as what waits, and no wait for company."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -86,3 +88,34 @@ def test_who_waited_too_long_is_sent_away_when_its_turn_comes():
         assert work.batches == [[0, 1], [4]]
 
     asyncio.run(scene())
+
+
+def test_whoever_is_sent_away_leaves_nothing_for_the_search_for_garbage():
+    class Question:
+        pass
+
+    async def slow(questions: list[Question]) -> list[int]:
+        await asyncio.sleep(0.05)
+        return [1] * len(questions)
+
+    async def scene() -> None:
+        batcher = Batcher(slow, max_batch=1, max_waiting=3, max_wait_s=0.01)
+        asked: list[weakref.ref[Question]] = []
+
+        async def ask() -> object:
+            question = Question()
+            asked.append(weakref.ref(question))
+            try:
+                return await batcher.ask(question)
+            except BusyError:
+                return None
+
+        assert await asyncio.gather(*(ask() for _ in range(5))) == [1, None, None, None, None]
+        await asyncio.sleep(0)
+        assert [one() for one in asked] == [None] * 5
+
+    gc.disable()
+    try:
+        asyncio.run(scene())
+    finally:
+        gc.enable()
