@@ -3,10 +3,10 @@
     python benchmarks/strategies.py --config jobs/configs/grocery.yaml --shares 0.15 1.0 --seeds 0 1 2 \
         data.events='FOLDER/[!c]*.parquet' classifier.weights=FILE [key=value ...]
 
-Plain loop, one process, no Ray. Full fine-tuning is tried at each of `--rates` times the configured rate, and the one
-that validation likes best is reported, so that it is compared at its own best. One JSON line per run: accuracy on the
-test part, by label and by group, and the CPU seconds it took, features included. `--cache` instead times one epoch on a
-frozen backbone, from the cache and without it.
+Plain loop, one process, no Ray. Whatever trains the backbone is tried at each of `--rates` times the configured rate,
+and the one that validation likes best is reported, so that each strategy is compared at its own best. One JSON line per
+strategy: accuracy on the test part, by label and by group, and the CPU seconds of that run, features included.
+`--cache` instead times one epoch on a frozen backbone, from the cache and without it.
 """
 
 import argparse
@@ -31,10 +31,13 @@ from ray_app.tasks.classifier import TrainedClassifier
 from ray_app.tasks.classify import ClassifyTask, build_task
 from ray_app.training.loop import LoopSettings, fit
 from ray_app.training.world import World
+from ray_app.tune_config import Strategy
 from ray_app.tuning.strategies import schedule_of
 
 BACKBONE = r"^backbone\."
 WISE = (0.3, 0.5, 0.7, 0.9)
+DIVIDED: tuple[Strategy, ...] = ("gradual", "surgical_first", "surgical_middle", "surgical_last")
+"""Those that freeze a part of the backbone."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,35 @@ def strategies(config: Config, rates: list[float]) -> dict[str, list[tuple[Confi
     schedule = config.schedule
     head, full = schedule.phases[0], schedule.phases[-1]
     free = schedule.model_copy(update={"phases": (head, full.model_copy(update={"l2_sp": 0.0}))})
-    alone = full.model_copy(update={"l2_sp": 0.0})
     scratch = with_values(config, {"classifier.weights": None})
     everything = Phase(name="scratch", epochs=full.epochs, learning_rate=full.learning_rate, decay="cosine")
-    found = {
-        "linear_probe": [(config, schedule.model_copy(update={"phases": (head,)}))],
-        "full": [(config, _only(alone.model_copy(update={"learning_rate": full.learning_rate * r}))) for r in rates],
-        "two_phase": [(config, free)],
-        "two_phase_l2_sp": [(config, schedule)],
-        "wise": [(config, schedule.model_copy(update={"wise": WISE}))],
-        "scratch": [(scratch, _only(everything))],
+    thawed: dict[str, Schedule] = {
+        "full": _only(full.model_copy(update={"l2_sp": 0.0})),
+        "two_phase": free,
+        "two_phase_l2_sp": schedule,
+        "wise": schedule.model_copy(update={"wise": WISE}),
+        **{name: schedule_of(name, config) for name in DIVIDED},
     }
-    for name in ("gradual", "surgical_first", "surgical_middle", "surgical_last"):
-        found[name] = [(config, schedule_of(name, config))]
-    return found
+    return {
+        "linear_probe": [(config, schedule.model_copy(update={"phases": (head,)}))],
+        **{name: [(config, _at(rate, one)) for rate in rates] for name, one in thawed.items()},
+        "scratch": [(scratch, _at(rate, _only(everything))) for rate in rates],
+    }
+
+
+def _at(factor: float, schedule: Schedule) -> Schedule:
+    """With the rates of all phases but those of a frozen backbone."""
+    phases = [
+        phase if _is_probe(phase) else phase.model_copy(update={"learning_rate": phase.learning_rate * factor})
+        for phase in schedule.phases
+    ]
+    return schedule.model_copy(update={"phases": tuple(phases)})
+
+
+def _is_probe(phase: Phase) -> bool:
+    """Whether all of the backbone is frozen."""
+    first = phase.groups[0]
+    return phase.is_whole or (first.match == BACKBONE and first.depth is None and first.rate == "frozen")
 
 
 def _only(phase: Phase) -> Schedule:
@@ -110,9 +128,11 @@ def compare(config: Config, shares: list[float], seeds: list[int], names: list[s
                 continue
             outcomes = [(train(pictures, *training), training) for training in trainings]
             best, (chosen, schedule) = max(outcomes, key=lambda pair: pair[0].validation)
+            tried = {training[1].phases[-1].learning_rate: one.validation for one, training in outcomes}
             record = {"share": share, "seed": seed, "strategy": name, "pictures": pictures.size("train")}
             record |= test_accuracy(pictures, best, chosen) | {"validation": best.validation, "cpu_s": best.cpu_s}
-            print(json.dumps(record | {"learning_rate": schedule.phases[-1].learning_rate}), flush=True)
+            record |= {"learning_rate": schedule.phases[-1].learning_rate, "tried": tried}
+            print(json.dumps(record), flush=True)
 
 
 def time_epochs(config: Config) -> None:
