@@ -44,7 +44,7 @@ def data_curve_section(curve: dict[str, Any]) -> str:
         "</p>"
     )
     picture = draw(_lines(curve), "users to learn from", f"{name_of(metric)} on test")
-    return section("How much there is to learn from", f'{text}<figure class="card">{picture}</figure>{_table(curve)}')
+    return section("How much there is to learn from", f'{text}<figure class="card scroll" tabindex="0">{picture}</figure>{_table(curve)}')
 
 
 def data_curve_report(
@@ -87,7 +87,7 @@ def _lines(curve: dict[str, Any]) -> dict[str, list[tuple[float, float, float, f
     baselines = [name for name, model in is_model.items() if not model]
     best = sorted(baselines, key=lambda name: last["metrics"][name][metric]["mean"])[-1:]
     drawn: dict[str, list[tuple[float, float, float, float]]] = {}
-    for name in (*(name for name, model in is_model.items() if model), *best):
+    for name in (*best, *(name for name, model in is_model.items() if model)):
         estimates = [(point["users"], point["metrics"][name][metric]) for point in curve["points"]]
         drawn[name] = [(users, one["low"], one["mean"], one["high"]) for users, one in estimates]
     return drawn
