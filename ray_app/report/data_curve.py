@@ -44,7 +44,8 @@ def data_curve_section(curve: dict[str, Any]) -> str:
         "</p>"
     )
     picture = draw(_lines(curve), "users to learn from", f"{name_of(metric)} on test")
-    return section("How much there is to learn from", f'{text}<figure class="card scroll" tabindex="0">{picture}</figure>{_table(curve)}')
+    figure = f'<figure class="card scroll" tabindex="0">{picture}</figure>'
+    return section("How much there is to learn from", f"{text}{figure}{_table(curve)}")
 
 
 def data_curve_report(
