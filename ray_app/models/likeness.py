@@ -17,6 +17,8 @@ PLACES = (1.0, 0.4, 0.15, *[0.05] * 7)
 """What the last items count at the start, the last first, as in the untrained graph with text."""
 WEIGHT = 16.0
 """Of a cosine, at the start: best on the validation part of Amazon Scientific, with popularity beside it."""
+_LOG_PLACES, _LOG_WEIGHT = torch.tensor(PLACES).log(), torch.tensor(WEIGHT).log()
+"""Taken here: on the meta device (`SequenceModel.flattened`) a logarithm takes torch's compiler."""
 
 
 class Likeness(nn.Module):
@@ -27,8 +29,8 @@ class Likeness(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.places = nn.Parameter(torch.tensor(PLACES).log())
-        self.weight = nn.Parameter(torch.tensor(WEIGHT).log())
+        self.places = nn.Parameter(_LOG_PLACES.clone())
+        self.weight = nn.Parameter(_LOG_WEIGHT.clone())
         self.gate = nn.Parameter(torch.zeros(dim))
 
     def forward(self, alike: Tensor, expected: Tensor) -> Tensor:

@@ -7,13 +7,31 @@ Sources: Kang & McAuley 2018 (SASRec, arXiv 1808.09781); pre-norm and sampled so
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from ray_app.models.items import DescribedItems
 from ray_app.models.repeats import habits_of, with_habits
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves new parameters as they are: what is drawn on the meta device is nothing, and takes torch's compiler.
+
+    That is some 100 MB and seconds of imports in every process that only wants to answer.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """See `TorchFunctionMode`."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 class SequenceModel(DescribedItems):
@@ -26,13 +44,14 @@ class SequenceModel(DescribedItems):
     def flattened(self) -> "SequenceModel":
         """The same scores from one table of vectors, to answer with: content and ids are added up once, and let go."""
         shape = replace(self.shape, content_dim=0, delta_norm=None, picture_dim=0, labels=False)
-        with torch.device("meta"):
+        rows = torch.arange(self.num_items, device=self.row_of_item.device)
+        with torch.device("meta"), _Unfilled():
             alike = None if self.alike is None else torch.empty(self.alike.shape)
-            model = SequenceModel(shape, torch.arange(self.num_items), 0, alike=alike)
+            model = SequenceModel(shape, rows, 0, alike=alike)
         names = model.state_dict().keys()
         kept = {name: value for name, value in self.state_dict().items() if name in names}
         ids = {"backbone.items.weight": self.backbone.items.weight[:0], "head.items.weight": self._vector_table()}
-        kept |= ids | {"row_of_item": torch.arange(self.num_items, device=self.row_of_item.device)}
+        kept |= ids | {"row_of_item": rows}
         model.load_state_dict(kept, assign=True)
         return model.eval()
 
