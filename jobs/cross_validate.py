@@ -10,9 +10,9 @@ test part is not looked at. Killed, it goes on with the folds that are not train
 
 import json
 
-import ray
 from door import run
 from picture_stages import begun_run, features_stage, target_dataset
+from ray import cluster_resources
 from runs import console, say
 
 from ray_app.checkpoint import read_manifest
@@ -77,7 +77,7 @@ def _train(config: Config, pictures: PictureSet, runs: list[Run]) -> None:
         if one not in missing:
             say(f"fold {numbers[one.key]}", "found", one.uri)
     if missing:
-        cluster = ray.cluster_resources()
+        cluster = cluster_resources()
         room = room_for(config.train, cluster, len(missing))
         told = room.describe(f"{len(missing)} of {len(runs)} folds", cluster)
         console.print(f"cross-validate: {told}", highlight=False, soft_wrap=True)

@@ -8,9 +8,9 @@ goes on with those that are missing. Writes `metrics.json` and `report.html`. Wi
 configuration the pipeline does the same, and its report shows the curve.
 """
 
-from data_curve_stage import data_curve_stage
 from door import run
 from log_stages import finetune_run, target_dataset
+from sampling import data_curve_stage
 
 from ray_app.config import Config
 from ray_app.errors import ConfigError

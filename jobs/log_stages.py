@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from data_curve_stage import data_curve_stage, strategies_of
 from runs import bars, console, say, train
+from sampling import data_curve_stage, strategies_of
 from searching import check_search, tuned_run
 
 from ray_app.checkpoint import MANIFEST_FILE, read_manifest

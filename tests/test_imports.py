@@ -137,3 +137,21 @@ print(json.dumps([len(sys.modules), sorted(changed)]))
     assert count > len(PACKAGE_SOURCES)
     assert changed == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_imports_nothing_of_ray_before_its_door() -> None:
+    """The door sets what Ray reads when it is first imported; torch reads none of it."""
+    doors = 0
+    for path in sorted((REPOSITORY / "jobs").glob("*.py")):
+        modules = list[str]()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                modules += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules.append(node.module or "")
+        harmless = {*sys.stdlib_module_names, "torch"}
+        outside = [name for name in modules if name.partition(".")[0] not in harmless]
+        if "door" in outside:
+            assert outside[0] == "door", f"{path.name}: {outside[0]} is imported before the door"
+            doors += 1
+    assert doors > 10

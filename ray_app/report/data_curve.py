@@ -40,7 +40,7 @@ def data_curve_section(curve: dict[str, Any]) -> str:
         f"<p>Each model was trained on a part of the users, and {protocol['users']:,} users are asked about, the same "
         "at every point: of those that were not drawn the history is read, and nothing was learned from it. Counts, "
         "baselines and the choice of the epoch know the drawn users alone. Intervals are over users; one draw, one "
-        f"training each. An epoch has at least {protocol['min_steps']} steps, with smaller batches where it must be."
+        f"training each. An epoch has {protocol['min_steps']} steps, or as many as with all users, by smaller batches."
         "</p>"
     )
     picture = draw(_lines(curve), "users to learn from", f"{name_of(metric)} on test")
