@@ -58,13 +58,20 @@ class Caller:
     async def ask(self, due: float) -> None:
         """One request; its time counts from `due`."""
         reader, writer = self._streams or (None, None)
-        if (
-            reader is None or writer is None or reader.at_eof()
-        ):  # a server closes a connection that was idle for seconds
+        fresh = reader is None or writer is None or reader.at_eof()  # one that was idle for seconds is closed
+        if fresh:
             reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port)
             self._streams = reader, writer
         writer.write(random.choice(self._bodies))
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError as error:
+            if fresh or error.partial:
+                raise
+            # A proxy that gets its settings anew closes what it keeps, as the request comes; clients of HTTP ask again.
+            self._streams = None
+            await self.ask(due)
+            return
         [length] = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-len")]
         await reader.readexactly(length)
         self.times.append((time.perf_counter() - due) * 1000)

@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.5, 1.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="factors on the rate of scratch and full")
-    parser.add_argument("--strategies", nargs="+", help="these alone, without the table")
+    parser.add_argument("--strategies", nargs="+", help="these alone; the table needs scratch and the whole plan")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
@@ -83,7 +83,7 @@ def main() -> None:
                 line = {"share": share, "seed": seed, "users": len(log.table), "strategy": name}
                 print(json.dumps({**line, "ndcg@10": round(float(found[share, name][-1].mean()), 5)}), flush=True)
     means = {key: np.mean(per_seed, axis=0) for key, per_seed in found.items()}
-    if not args.strategies:
+    if {"scratch", PLAN} <= {name for _, name in means}:
         print(table(means, config))
     if args.picture:
         args.picture.write_text(picture(means, {share: round(share * len(whole.table)) for share, _ in means}))

@@ -20,6 +20,7 @@ from ray_app.serving.keys import read_keys
 from ray_app.serving.meters import Meters
 from ray_app.serving.redis_store import VARIABLE as REDIS_PASSWORD
 from ray_app.serving.redis_store import RedisStore
+from ray_app.serving.resets import let_go_of_resets
 from ray_app.serving.rpc import servicer
 from ray_app.serving.service import Service
 from ray_app.serving.store import ActorStore, Store
@@ -56,6 +57,7 @@ def build_app(config: Config) -> Application:
     def application() -> FastAPI:
         """Made in the replica."""
         search_seldom()
+        let_go_of_resets()
         if settings.log_requests:
             _log_requests()
 
