@@ -5,8 +5,9 @@
 
 Closed loop: so many clients, each of which asks again when it was answered. Open loop: requests begin at a fixed rate,
 whether or not others were answered, and a time counts from when its request was due: a service that stalls is charged
-for all who would have come meanwhile. Users are drawn from the log with a fixed seed; every answer must be a 200. CPU
-time is that of the server's processes, by what they are, and depends less than wall time on who else uses the machine.
+for all who would have come meanwhile. Requests have the headers of our client. Users are drawn from the log with a
+fixed seed; every answer must be a 200. CPU time is that of the server's processes, by what they are, and depends less
+than wall time on who else uses the machine.
 """
 
 import argparse
@@ -31,7 +32,7 @@ import uvicorn
 
 from ray_app.config import Config, load_config
 from ray_app.serving.api import build_api
-from ray_app.serving.client import Client, ClientError
+from ray_app.serving.client import HEADERS, Client, ClientError
 from ray_app.serving.garbage import search_seldom
 from ray_app.serving.meters import Meters
 from ray_app.serving.service import Service
@@ -81,8 +82,9 @@ class Caller:
 def request_bodies(url: str) -> list[bytes]:
     host = urlsplit(url).netloc
     bodies = [json.dumps({"user_id": user, "k": 10}).encode() for user in Client(url).call("GET", "/v1/users?k=1000")]
-    head = "POST /v1/recommend HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
-    return [head.format(host, len(body)).encode() + body for body in bodies]
+    named = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+    head = f"POST /v1/recommend HTTP/1.1\r\nhost: {host}\r\n{named}content-length: "
+    return [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
 
 
 async def closed_loop(url: str, bodies: list[bytes], clients: int, seconds: float) -> tuple[list[Caller], float]:

@@ -22,6 +22,7 @@ def answering(script: Script) -> Iterator[tuple[str, list[Any]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("content-length", 0))
+            assert self.headers["x-request-disconnect-disabled"] == "?1"
             heard.append((self.path, self.headers.get("authorization"), json.loads(self.rfile.read(length) or b"{}")))
             status, body, headers = script[len(heard) - 1]
             if not status:
