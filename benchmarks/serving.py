@@ -40,7 +40,7 @@ from ray_app.serving.store import LocalStore
 from ray_app.storage import Storage
 
 JOBS = Path(__file__).parents[1] / "jobs"
-CLIENTS = (1, 16)
+CLIENTS = (1, 16, 64)
 START_S = 180
 KINDS = {"ServeReplica": "replica", "ProxyActor": "proxy", "haproxy": "HAProxy", "EventStore": "events"}
 REST = "rest"
