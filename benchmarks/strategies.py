@@ -4,8 +4,10 @@
         data.events='FOLDER/[!c]*.parquet' classifier.weights=FILE [key=value ...]
 
 Plain loop, one process, no Ray. Whatever trains the backbone is tried at each of `--rates` times the configured rate,
-and the one that validation likes best is reported, so that each strategy is compared at its own best. One JSON line per
-strategy: accuracy on the test part, by label and by group, and the CPU seconds of that run, features included.
+and the one that validation likes best is reported, so that each strategy is compared at its own best. `plain` trains
+everything at once with batch norms in training, as is usual elsewhere; all others keep the statistics of pretraining
+where the configuration says so, `full` too. One JSON line per strategy: accuracy on the test part, by label and by
+group, and the CPU seconds of that run, features included.
 `--cache` instead times one epoch on a frozen backbone, from the cache and without it.
 """
 
@@ -56,7 +58,9 @@ def strategies(config: Config, rates: list[float]) -> dict[str, list[tuple[Confi
     free = schedule.model_copy(update={"phases": (head, full.model_copy(update={"l2_sp": 0.0}))})
     scratch = with_values(config, {"classifier.weights": None})
     everything = Phase(name="scratch", epochs=full.epochs, learning_rate=full.learning_rate, decay="cosine")
+    of_batches = {"l2_sp": 0.0, "keep_statistics": False}
     thawed: dict[str, Schedule] = {
+        "plain": _only(full.model_copy(update=of_batches)),
         "full": _only(full.model_copy(update={"l2_sp": 0.0})),
         "two_phase": free,
         "two_phase_l2_sp": schedule,
