@@ -144,6 +144,9 @@ class ClassifierConfig(Section):
     batch_size: Positive = 32
     """Pictures or texts per worker and step."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    calibrate: bool = True
+    """Before a model is published, its logits are made sharper or flatter until the validation part finds them
+    likeliest (temperature scaling): answers stay as they are, and how sure they are becomes true."""
     balance: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How far rare labels count for more: 0 each picture alike, 1 each label alike."""
     augment: AugmentConfig = AugmentConfig()

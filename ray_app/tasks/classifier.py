@@ -110,16 +110,25 @@ def load_classifier(storage: Storage, uri: str) -> TrainedClassifier:
             config = ClassifierConfig.model_validate(read_config(folder)["classifier"])
         except (KeyError, ValidationError) as error:
             raise CheckpointError(f"{folder}: not a classifier of this version: {error}") from error
-        classes: list[str] = json.loads((folder / CLASSES_FILE).read_text(encoding="utf-8"))
-        tensors = load_file(folder / MODEL_FILE)
-        described = folder / ENCODER_FOLDER
-        pooler = any(name.startswith(f"{OURS}encoder.{POOLER}") for name in tensors)
-        backbone = new_backbone(config, folder=described if described.is_dir() else None, pooler=pooler)
-        model = Classifier(backbone, _head(config, backbone.dim, len(classes)))
-        try:
-            model.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder}: its tensors do not fit its configuration: {error}") from error
+        return read_classifier(folder, config)
+
+
+def read_classifier(folder: Path, config: ClassifierConfig) -> TrainedClassifier:
+    """What was written to a local folder: model, classes and what describes an encoder.
+
+    Raises:
+        CheckpointError: the tensors do not fit.
+    """
+    classes: list[str] = json.loads((folder / CLASSES_FILE).read_text(encoding="utf-8"))
+    tensors = load_file(folder / MODEL_FILE)
+    described = folder / ENCODER_FOLDER
+    pooler = any(name.startswith(f"{OURS}encoder.{POOLER}") for name in tensors)
+    backbone = new_backbone(config, folder=described if described.is_dir() else None, pooler=pooler)
+    model = Classifier(backbone, _head(config, backbone.dim, len(classes)))
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder}: its tensors do not fit its configuration: {error}") from error
     return TrainedClassifier(to_channels_last(model).eval(), classes, config)
 
 

@@ -107,15 +107,25 @@ class Classify:
             compute_here(features, run.config)
 
     def write(self, run: "Run", snapshot: Snapshot, folder: Path) -> dict[str, Any]:
-        """The network and the names of its classes."""
-        from ray_app.tasks.classifier import without_adapters, write_classes, write_encoder  # noqa: PLC0415
+        """The network, as sure as validation lets it be, and the names of its classes."""
+        from ray_app.tasks.calibration import calibrated  # noqa: PLC0415
+        from ray_app.tasks.classifier import (  # noqa: PLC0415
+            read_classifier,
+            without_adapters,
+            write_classes,
+            write_encoder,
+        )
 
         classifier, pictures = run.config.classifier, _pictures(run)
         assert classifier is not None
         settings = classifier, pictures.num_classes, run.storage, pictures.kind
-        replace(snapshot, model=without_adapters(snapshot.model, *settings)).save_model(folder / MODEL_FILE)
+        tensors = without_adapters(snapshot.model, *settings)
+        replace(snapshot, model=tensors).save_model(folder / MODEL_FILE)
         write_classes(folder, pictures.manifest.classes)
         write_encoder(folder, classifier, run.storage)
+        if classifier.calibrate:
+            tensors = calibrated(tensors, read_classifier(folder, classifier), pictures)
+            replace(snapshot, model=tensors).save_model(folder / MODEL_FILE)
         return {"task": "classify"}
 
 

@@ -167,7 +167,7 @@ def test_two_phases_from_a_file_to_a_published_classifier(tmp_path: Path) -> Non
         {
             "task": {"kind": "classify"},
             "pictures": {},
-            "classifier": {**network, "size": 64, "batch_size": 6},
+            "classifier": {**network, "size": 64, "batch_size": 6, "calibrate": False},
             "schedule": {"phases": phases},
             "storage": {"path": str(tmp_path / "runs")},
         }

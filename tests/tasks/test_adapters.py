@@ -44,7 +44,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> PictureSet:
 def of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Config:
     folder = tmp_path_factory.mktemp(request.param)
     tiny_reader(request.param, folder / "encoder", TITLES)
-    return text_config(folder, folder / "encoder", lora=LORA)
+    return text_config(folder, folder / "encoder", lora=LORA, calibrate=False)
 
 
 def trained(run: Run) -> Snapshot:
