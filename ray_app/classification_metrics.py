@@ -54,8 +54,12 @@ def macro_recall(ranks: NDArray[np.int64], labels: Labels) -> PerPicture:
 
 
 def group_accuracy(probabilities: Probabilities, labels: Labels, group_of_class: NDArray[np.int64]) -> PerPicture:
-    """1 where the first class is of the label's group, else 0."""
-    same: NDArray[np.bool_] = group_of_class[probabilities.argmax(axis=1)] == group_of_class[labels]
+    """1 where the likeliest group, that of the highest sum over its classes, is the label's, else 0.
+
+    Several classes of a group may share what speaks for it: who asks for the group is told by their sum.
+    """
+    sums = probabilities @ np.eye(int(group_of_class.max()) + 1)[group_of_class]
+    same: NDArray[np.bool_] = sums.argmax(axis=1) == group_of_class[labels]
     return same.astype(np.float64)
 
 

@@ -43,6 +43,10 @@ def test_recalls_by_hand():
 def test_confusion_and_groups_by_hand():
     assert confusion_matrix(FOUR, LABELS).tolist() == [[1, 1, 0], [1, 0, 1], [0, 0, 0]]
     assert group_accuracy(FOUR, LABELS, np.array([0, 0, 1])).tolist() == [1, 1, 0, 1]
+    # Of the second and the last picture the first class has less than the two others have together.
+    groups = np.array([0, 1, 1])
+    assert group_accuracy(FOUR, LABELS, groups).tolist() == [1, 0, 1, 1]
+    assert group_accuracy(FOUR, np.array([0, 1, 2, 0]), groups).tolist() == [1, 1, 1, 0]
 
 
 def test_calibration_by_hand():
