@@ -27,20 +27,25 @@ MOST_CONNECTIONS = 2000
 IN_A_ROW = 20
 
 
-async def flood(url: str, bodies: list[bytes], rate: float, seconds: float) -> tuple[Counter[int], int, list[float]]:
-    """Statuses, how many could not be sent since too many connections waited, and times of the 503s in ms."""
+async def flood(
+    url: str, bodies: list[bytes], rate: float, seconds: float
+) -> tuple[Counter[int], int, int, list[float]]:
+    """Statuses, how many found too many connections, how many were sent anew, and times of the 503s in ms."""
     idle: list[Caller] = []
     busy: set[asyncio.Task[None]] = set()
     found: Counter[int] = Counter()
-    unsent, refused = 0, list[float]()
+    unsent, again, refused = 0, 0, list[float]()
 
     async def ask() -> None:
+        nonlocal again
         caller = idle.pop() if idle else Caller(url, bodies)
         try:
             await caller.ask(time.perf_counter())
         except (OSError, EOFError):
             found[NONE] += 1
             return
+        finally:
+            again, caller.again = again + caller.again, 0
         found.update(caller.statuses)
         refused.extend(caller.times if caller.statuses[503] else [])
         caller.statuses.clear()
@@ -59,7 +64,7 @@ async def flood(url: str, bodies: list[bytes], rate: float, seconds: float) -> t
         busy.add(task := asyncio.create_task(ask()))
         task.add_done_callback(busy.discard)
     await asyncio.gather(*busy)
-    return found, unsent, refused
+    return found, unsent, again, refused
 
 
 async def back_to_normal(url: str, bodies: list[bytes], limit_ms: float) -> float:
@@ -101,11 +106,12 @@ def main() -> int:
         [alone], _ = asyncio.run(closed_loop(url, bodies, 1, 5))
         median, before = float(np.median(alone.times)), memory(service)
         print(f"alone: {median:.1f} ms; 16 clients: {rate:.0f}/s; {before:.0f} MB", flush=True)
-        found, unsent, refused = asyncio.run(flood(url, bodies, rate * arguments.times, arguments.seconds))
+        found, unsent, again, refused = asyncio.run(flood(url, bodies, rate * arguments.times, arguments.seconds))
         normal = asyncio.run(back_to_normal(url, bodies, 2 * median))
         after = memory(service)
     wanted, sent = rate * arguments.times, found.total() / arguments.seconds
-    print(f"wanted {wanted:.0f}/s, sent {sent:.0f}/s ({unsent:,} not sent); answers {dict(found)}, 0: none")
+    print(f"wanted {wanted:.0f}/s, sent {sent:.0f}/s ({unsent:,} not sent, {again:,} anew)")
+    print(f"answers {dict(found)}, 0: none")
     print(f"503 after {np.median(refused or [np.nan]):.0f} ms (median); normal after {normal:.1f} s")
     print(f"{after:.0f} MB afterwards ({after / before - 1:+.1%}); load average at the end: {os.getloadavg()[0]:.1f}")
     return int(bool(set(found) - {200, 503}))

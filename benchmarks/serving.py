@@ -32,7 +32,7 @@ import uvicorn
 
 from ray_app.config import Config, load_config
 from ray_app.serving.api import build_api
-from ray_app.serving.client import HEADERS, Client, ClientError
+from ray_app.serving.client import HEADERS, STAYING, Client, ClientError
 from ray_app.serving.garbage import search_seldom
 from ray_app.serving.meters import Meters
 from ray_app.serving.service import Service
@@ -55,6 +55,8 @@ class Caller:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.times: list[float] = []
         self.statuses: Counter[int] = Counter()
+        self.again = 0
+        """Requests that were sent anew, since a kept connection was closed before anything came."""
 
     async def ask(self, due: float) -> None:
         """One request; its time counts from `due`."""
@@ -66,11 +68,13 @@ class Caller:
         writer.write(random.choice(self._bodies))
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.IncompleteReadError as error:
-            if fresh or error.partial:
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            if fresh or getattr(error, "partial", b""):
                 raise
             # A proxy that gets its settings anew closes what it keeps, as the request comes; clients of HTTP ask again.
+            writer.close()
             self._streams = None
+            self.again += 1
             await self.ask(due)
             return
         [length] = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-len")]
@@ -82,7 +86,7 @@ class Caller:
 def request_bodies(url: str) -> list[bytes]:
     host = urlsplit(url).netloc
     bodies = [json.dumps({"user_id": user, "k": 10}).encode() for user in Client(url).call("GET", "/v1/users?k=1000")]
-    named = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+    named = "".join(f"{name}: {value}\r\n" for name, value in (HEADERS | STAYING).items())
     head = f"POST /v1/recommend HTTP/1.1\r\nhost: {host}\r\n{named}content-length: "
     return [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
 
@@ -127,6 +131,7 @@ def report(name: str, callers: list[Caller], seconds: float, cpu: Counter[str]) 
     spent = ", ".join(f"{kind} {1000 * cpu_s / len(times):.2f}" for kind, cpu_s in cpu.most_common())
     print(
         f"{name:<34} p50 {p50:7.1f} ms  p99 {p99:7.1f} ms  {len(times) / seconds:6.0f}/s  failed {failed}"
+        f"  sent anew {sum(caller.again for caller in callers)}"
         f"  CPU ms a request: {spent}",
         flush=True,
     )

@@ -71,7 +71,8 @@ def main() -> None:
             for name, fitted in strategies(log, config, pretrained, seed, args.rates).items():
                 if args.strategies and name not in args.strategies:
                     continue
-                key = zlib.crc32(repr((config.to_yaml(), args.rates, share, seed, name)).encode())
+                logs = [folder and folder.name for folder in (args.data, *(args.source or []))]
+                key = zlib.crc32(repr((config.to_yaml(), logs, args.rates, share, seed, name)).encode())
                 kept = args.results / f"{key:08x}.npy" if args.results else None
                 if kept and kept.exists():
                     outcome = np.load(kept)

@@ -111,7 +111,9 @@ def public(args: argparse.Namespace, config: Config) -> tuple[Log, TrainedModel]
     ]
     source = Log(table, catalogue("source", np.concatenate([log[2] for log in logs])), np.concatenate(content))
     model = build_model(config.model, source.items, config.train.seed, content=source.content)[0]
-    file = args.results / "pretrained.safetensors" if args.results else None
+    # One folder of results has room for the models of all sources.
+    names = "-".join(folder.name for folder in args.source)
+    file = args.results / f"pretrained-{names}.safetensors" if args.results else None
     if file and file.exists():
         model.load_state_dict(load_file(file))
     else:

@@ -16,9 +16,12 @@ RETRIED = (429, 502, 503, 504)
 """Answers of a service that is busy, or of a proxy whose replica is gone: another time it may work."""
 PROBLEM = "application/problem+json"
 LONGEST_WAIT_S = 5.0
-HEADERS = {"content-type": "application/json", "x-request-disconnect-disabled": "?1"}
-"""Of every request. The second tells Ray Serve that nobody hangs up before the answer: to listen for that takes a tenth
-of a replica's time."""
+PATIENT_S = 5.0
+"""More than a request waits for the model (`serve.max_wait_s`)."""
+STAYING = {"x-request-disconnect-disabled": "?1"}
+"""Tells Ray Serve not to listen for whether the client hangs up, which takes a tenth of a replica's time. What was
+given up all the same is worked for until it has waited too long, so only those send it who wait for longer."""
+HEADERS = {"content-type": "application/json"}
 
 
 class ClientError(Exception):
@@ -34,7 +37,7 @@ class Client:
 
     def __init__(self, url: str, key: str | None = None, timeout_s: float = 10.0, attempts: int = 5) -> None:
         self._url = url.rstrip("/")
-        self._headers = dict(HEADERS)
+        self._headers = HEADERS | (STAYING if timeout_s >= PATIENT_S else {})
         if key is not None:
             self._headers["authorization"] = f"Bearer {key}"
         self._timeout_s = timeout_s

@@ -44,18 +44,26 @@ class TrainedClassifier:
     classes: list[str]
     config: ClassifierConfig
 
-    @torch.inference_mode()
     def probabilities(self, inputs: Sequence[Content], device: torch.device | None = None) -> NDArray[np.float32]:
         """Of each picture or text for each class, `[inputs, classes]`; they sum to 1."""
+        return torch.from_numpy(self.logits(inputs, device)).softmax(1).numpy()
+
+    @torch.inference_mode()
+    def logits(self, inputs: Sequence[Content], device: torch.device | None = None) -> NDArray[np.float32]:
+        """Of each picture or text for each class, `[inputs, classes]`.
+
+        Of a picture and its mirror image (`test_mirrored`) it is the mean of logits, not of probabilities: so one
+        factor makes all answers surer, and none another (`calibration`).
+        """
         device = device or torch.device("cpu")
         model = self.model.to(device).eval()
         views, size = evaluation_views(model.backbone, self.config), self.config.batch_size
         found = [torch.empty(0, len(self.classes))]
         for start in range(0, len(inputs), size):
             shown = as_shown(model.backbone, views[inputs[start : start + size], 0], device)
-            said = model(shown).softmax(1)
+            said = model(shown)
             if self.config.test_mirrored:
-                said = (said + model(shown.flip(-1)).softmax(1)) / 2
+                said = (said + model(shown.flip(-1))) / 2
             found.append(said.cpu())
         return torch.cat(found).numpy()
 

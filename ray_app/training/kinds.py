@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from ray_app import checkpoint
 from ray_app.config import dump
@@ -123,10 +124,12 @@ class Classify:
         replace(snapshot, model=tensors).save_model(folder / MODEL_FILE)
         write_classes(folder, pictures.manifest.classes)
         write_encoder(folder, classifier, run.storage)
-        if classifier.calibrate:
-            tensors = calibrated(tensors, read_classifier(folder, classifier), pictures)
-            replace(snapshot, model=tensors).save_model(folder / MODEL_FILE)
-        return {"task": "classify"}
+        if not classifier.calibrate:
+            return {"task": "classify"}
+        device = torch.device("cuda" if run.config.train.use_gpu and torch.cuda.is_available() else "cpu")
+        tensors, factor = calibrated(tensors, read_classifier(folder, classifier), pictures, device)
+        replace(snapshot, model=tensors).save_model(folder / MODEL_FILE)
+        return {"task": "classify", "sharpness": factor}
 
 
 KINDS: MappingProxyType[str, Kind] = MappingProxyType({"recommend": Recommend(), "classify": Classify()})

@@ -12,17 +12,20 @@ import pytest
 from ray_app.serving.client import Client, ClientError
 
 Script = list[tuple[int, dict[str, Any], dict[str, str]]]
+staying: list[str | None] = []
+"""What the last server was told of whether its client may hang up."""
 
 
 @contextmanager
 def answering(script: Script) -> Iterator[tuple[str, list[Any]]]:
     """A server that gives these answers one after another (status 0: it hangs up), and the bodies it was sent."""
     heard: list[Any] = []
+    staying.clear()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("content-length", 0))
-            assert self.headers["x-request-disconnect-disabled"] == "?1"
+            staying.append(self.headers["x-request-disconnect-disabled"])
             heard.append((self.path, self.headers.get("authorization"), json.loads(self.rfile.read(length) or b"{}")))
             status, body, headers = script[len(heard) - 1]
             if not status:
@@ -61,6 +64,13 @@ def test_what_fails_on_the_way_is_sent_again_and_counts_once():
     first, second = heard[0][2]["events"]
     assert len(first["event_id"]) == 32
     assert second["event_id"] == "own"
+
+
+def test_only_who_waits_long_says_that_it_will_not_hang_up():
+    with answering([(200, {}, {}), (200, {}, {})]) as (url, _):
+        Client(url).recommend(1)
+        Client(url, timeout_s=0.5).recommend(1)
+    assert staying == ["?1", None]
 
 
 def test_a_fault_of_the_service_is_told_and_one_of_the_proxy_passes():

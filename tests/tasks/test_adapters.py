@@ -12,6 +12,7 @@ from processes import run_two_workers
 from safetensors.torch import load_file, save_file
 from texts import TITLES, text_config, text_set
 
+from ray_app.checkpoint import read_manifest
 from ray_app.config import Config, parse_config
 from ray_app.content.picture_features import cached_features, compute_here
 from ray_app.content.pretrained import begin_backbone
@@ -44,7 +45,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> PictureSet:
 def of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Config:
     folder = tmp_path_factory.mktemp(request.param)
     tiny_reader(request.param, folder / "encoder", TITLES)
-    return text_config(folder, folder / "encoder", lora=LORA, calibrate=False)
+    return text_config(folder, folder / "encoder", lora=LORA)
 
 
 def trained(run: Run) -> Snapshot:
@@ -80,6 +81,8 @@ def test_adapters_are_all_that_moves_and_what_is_published_needs_none(
     with_adapters.head.load_state_dict(loaded.model.head.state_dict())
     assert not np.allclose(said, unmerged.probabilities(titles), atol=1e-2)  # nothing is learned yet
     with_adapters.load_state_dict(end.model)
+    with_adapters.head.out.weight.data *= (sharpness := read_manifest(texts.storage, run.uri)["sharpness"])
+    with_adapters.head.out.bias.data *= sharpness
     assert np.allclose(said, unmerged.probabilities(titles), atol=1e-5)
 
 
