@@ -23,7 +23,7 @@ from ray_app.data.pool import map_parts
 from ray_app.storage import Storage, join
 from ray_app.tasks.classifier import load_classifier
 
-_VERSION = 1
+_VERSION = 2
 """Raise it when the same model gives other answers."""
 KEY, LABEL, PROBABILITIES = "key", "label", "probabilities"
 
