@@ -3,14 +3,16 @@
     PYTHONPATH=jobs python benchmarks/search.py --config jobs/configs/amazon_scientific.yaml --data SCIENTIFIC \
         --source BEAUTY --source SPORTS --vectors DIR --results DIR [key=value ...]
     PYTHONPATH=jobs python benchmarks/search.py --config jobs/configs/demo.yaml --demo FOLDER --results DIR
+    PYTHONPATH=jobs python benchmarks/search.py --config jobs/configs/grocery.yaml --share 0.15 --results DIR \
+        data.events='FOLDER/[!c]*.parquet' classifier.weights=FILE [key=value ...]
 
 Logs, pretraining and the share of users are those of `sparse_data.py`, the options of the logs those of
-`target_logs.py`. Without Ray Tune, one trial after another by the same proposals, stopping, shared phases and training:
-first all 48 points of a grid (the head first or everything at once, rates, the pull toward the pretrained weights) to
-their end, then the search of `tune`, once for each seed of its proposals. Epochs of the grid are counted as if no point
-shared any; those of the search as they were trained. Test is NDCG@10 against the configured schedule's, with the paired
-95% bootstrap interval over users: of all users, most of whom are new, and of those who were learned from, by whom
-validation chooses too.
+`target_logs.py`; the share of pictures is that of each product. Without Ray Tune, one trial after another by the same
+proposals, stopping, shared phases and training: first all 48 points of a grid (the head first or everything at once,
+rates, the pull toward the pretrained weights) to their end, then the search of `tune`, once for each seed of its
+proposals. Epochs of the grid are counted as if no point shared any; those of the search as they were trained. Test is
+NDCG@10 against the configured schedule's, with the paired 95% bootstrap interval over users: of all users, most of whom
+are new, and of those who were learned from, by whom validation chooses too. Of pictures it is top-1 on the test part.
 
 One JSON line per trial and one per search. Trials are kept: run again, it goes on where it was.
 """
@@ -19,33 +21,24 @@ import argparse
 import json
 import os
 import time
-from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import accumulate
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 import numpy as np
 from numpy.typing import NDArray
-from sparse_data import gains
-from target_logs import Log, log_arguments, part_of, read_logs, task_of
+from search_fields import LogField, PictureField
+from target_logs import log_arguments
 
-from ray_app.config import Config, StorageConfig, apply_overrides, dump, fingerprint
-from ray_app.data.dataset import Dataset
+from ray_app.config import Config, apply_overrides
 from ray_app.errors import UserError
 from ray_app.metrics import paired_difference
-from ray_app.storage import Storage
-from ray_app.tasks.beginning import build_model
-from ray_app.tasks.recommender import TrainedModel
 from ray_app.training.loop import fit
-from ray_app.training.run import Run
-from ray_app.training.task import Task
 from ray_app.training.trainer import loop_settings
 from ray_app.training.world import World
 from ray_app.tuning.prefixes import longest_prefix
 from ray_app.tuning.search import Search
 from ray_app.tuning.soup import forget_beaten
-from ray_app.tuning.space import Candidate
 from ray_app.tuning.stopping import build_scheduler
 from ray_app.tuning.trials import Trial, best_of
 from ray_app.tuning.tuner import Proposals
@@ -53,80 +46,39 @@ from ray_app.tuning.worker import train_trial
 
 STRATEGIES = ("configured", "full")
 FACTORS, PULLS, SHARES = (0.1, 0.3, 1.0, 3.0), (1e-3, 3e-2, 1.0), (1.0, 0.1)
+PULLS_OF_PICTURES, LAYER_DECAYS = (1e-2, 1e-1, 1.0), (1.0, 0.8)
 """The grid: the head first or everything at once, factors on the configured rate of the last phase, its `l2_sp`, and
-the backbone's share of the rate."""
+the backbone's share of the rate (of pictures: what of it each lower layer has)."""
 
 
 class Ended(Exception):  # noqa: N818 (no fault)
     """The scheduler ends a trial."""
 
 
-@dataclass(frozen=True)
-class Given:
-    """What all searches of one call have in common."""
-
-    log: Log
-    """The users to learn from."""
-    pretrained: TrainedModel
-    key: str
-
-
-@dataclass(frozen=True)
-class LogRun(Run):
-    """A run on a log in memory."""
-
-    given: Given | None = None
-
-    @cached_property
-    def key(self) -> str:
-        """Hash of everything that the result depends on."""
-        return fingerprint(self.schedule, dump(self.config.train), dump(self.config.model), self.given.key)
-
-    def begin(self, world: World, *, keep: bool = False) -> Task:
-        """See `Run.begin`."""
-        log, pretrained = self.given.log, self.given.pretrained if self.role == "finetune" else None
-        begun = build_model(self.config.model, log.items, self.config.train.seed, pretrained, log.content)
-        return task_of(*begun, log, self.config)
-
-
-@dataclass(frozen=True)
-class LogSearch(Search):
-    """A search on a log in memory."""
-
-    given: Given | None = None
-
-    def run_of(self, candidate: Candidate) -> Run:
-        """See `Search.run_of`."""
-        run = super().run_of(candidate)
-        return LogRun(run.role, run.config, run.schedule, run.dataset, run.start_from, given=self.given)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     log_arguments(parser)
-    parser.add_argument("--share", type=float, default=0.2, help="of the target's users, to learn from")
+    parser.add_argument("--share", type=float, default=0.2, help="of the target's users or pictures, to learn from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the search's proposals")
     args = parser.parse_args()
     if args.results is None:
         parser.error("--results says where trials are kept")
-    config, whole, pretrained = read_logs(args, section="tune")
-    log = part_of(whole, args.share, config.train.seed)
-    given = Given(log, pretrained, fingerprint(config.evaluate, args.share, len(log.table)))
-    folder = Dataset(Storage.from_config(StorageConfig(path=str(args.results))), "log", None)
+    field = LogField.read(args) if args.data or args.demo else PictureField.read(args)
+    config = field.config
 
-    def walked(name: str, **changes: object) -> tuple[LogSearch, list[Trial]]:
+    def walked(name: str, **changes: object) -> tuple[Search, list[Trial]]:
         changed = apply_overrides(config, [f"tune.{key}={json.dumps(value)}" for key, value in changes.items()])
-        search = replace(LogSearch.begin(changed, folder, "pretrained"), given=given)
+        search = field.search(changed)
         return search, walk(search, name)
 
-    def tell(name: str, search: LogSearch, trials: list[Trial], epochs: list[int]) -> None:
+    def tell(name: str, search: Search, trials: list[Trial], epochs: list[int]) -> None:
         best, spent = best_of(trials), [total / of_grid for total in accumulate(epochs)]
         until = [share for share, trial in zip(spent, trials, strict=True) if (trial.score or 0) >= mark]
         found = {"trials": len(trials), "best": best.score, "best trial": best.number, "epochs": sum(epochs)}
         costs = {"of the grid": spent[-1], "as good after": until[0] if until else None}
         shared = sum(trial.reused for trial in trials)
         line = {"what": name, **found, **costs, "shared": shared / (sum(epochs) + shared)}
-        for who, test in tested(search, best, whole).items():
+        for who, test in tested(field, search, best).items():
             gain = paired_difference(test, default[who], config.evaluate.bootstrap_samples, config.train.seed)
             line |= {f"test, {who}": test.mean(), f"minus configured, {who}": gain}
         print(json.dumps(line), flush=True)
@@ -134,7 +86,7 @@ def main() -> None:
     grid, trials = walked("grid", **whole_grid(config))
     points = [trial for trial in trials if trial.key in {grid.space.key(point) for point in grid.space.grid}]
     of_grid, mark = sum(trial.epochs for trial in points), best_of(points).score
-    default = tested(grid, trials[0], whole)
+    default = tested(field, grid, trials[0])
     tell("grid", grid, points, [trial.epochs for trial in points])
     for seed in args.seeds:
         name = f"search {seed}"
@@ -146,23 +98,25 @@ def whole_grid(config: Config) -> dict[str, object]:
     """What `tune` says for the grid."""
     *early, last = config.schedule.phases
     path, rates = f"schedule.phases.{len(early)}", [float(f"{last.learning_rate * factor:.4g}") for factor in FACTORS]
-    [backbone] = [n for n, group in enumerate(last.groups) if "backbone" in group.match and group.rate != "frozen"]
-    values = {"learning_rate": rates, "l2_sp": PULLS, f"groups.{backbone}.rate": SHARES}
+    if config.task.kind == "classify":
+        values = {"learning_rate": rates, "l2_sp": PULLS_OF_PICTURES, "layer_decay": LAYER_DECAYS}
+    else:
+        rated = [number for number, group in enumerate(last.groups) if group.rate != "frozen"]
+        [backbone] = [number for number in rated if "backbone" in last.groups[number].match]
+        values = {"learning_rate": rates, "l2_sp": PULLS, f"groups.{backbone}.rate": SHARES}
     space = {f"{path}.{name}": {"choice": found} for name, found in values.items()}
     return {"search": "grid", "scheduler": "none", "strategies": STRATEGIES, "space": space, "num_trials": 99}
 
 
-def tested(search: LogSearch, trial: Trial, whole: Log) -> dict[str, NDArray[np.float64]]:
-    """NDCG@10 of users by the model of a trial, which is trained to its end where it was ended early."""
+def tested(field: LogField | PictureField, search: Search, trial: Trial) -> dict[str, NDArray[np.float64]]:
+    """The test of a trial's model, which is trained to its end where it was ended early."""
     run, world = search.run_of(trial.candidate), World.current()
     task, start = run.begin(world), longest_prefix(search.storage, search.prefixes_uri, run)
     if start is not None and start.progress.phase == len(run.schedule.phases):
         task.model.load_state_dict(start.model)
     else:
         fit(task, run.schedule, loop_settings(run, world.device), world, lambda *_: None, start)
-    log = search.given.log
-    asked = {"all users": whole, "users learned from": log}
-    return {who: gains(task.model.eval(), log, users, run.config) for who, users in asked.items()}
+    return field.tested(task, run.config)
 
 
 def walk(search: Search, name: str) -> list[Trial]:

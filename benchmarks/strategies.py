@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ray_app.classification_metrics import group_accuracy
 from ray_app.config import Config, load_config, with_values
@@ -28,6 +29,7 @@ from ray_app.content.pretrained import settled
 from ray_app.data.picture_set import PictureSet
 from ray_app.data.picture_shard import PictureShard, contents_of, share_of
 from ray_app.data.pictures import prepare_pictures
+from ray_app.models.classifier import Classifier
 from ray_app.schedule import ParamGroup, Phase, Schedule
 from ray_app.storage import Storage
 from ray_app.tasks.classifier import TrainedClassifier
@@ -107,14 +109,21 @@ def train(pictures: PictureSet, config: Config, schedule: Schedule) -> Outcome:
     return Outcome(task, last, time.process_time() - began)
 
 
-def test_accuracy(pictures: PictureSet, outcome: Outcome, config: Config) -> dict[str, float]:
-    """Of the test part, by label and by group."""
+def test_answers(
+    pictures: PictureSet, model: Classifier, config: Config
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Probabilities and labels of the test part."""
     assert config.classifier is not None
-    trained = TrainedClassifier(outcome.task.model, pictures.manifest.classes, config.classifier)
+    trained = TrainedClassifier(model, pictures.manifest.classes, config.classifier)
     shard = PictureShard(share_of(pictures, "test", 0, 1), lambda rows: contents_of(pictures, rows))
     rows = list(shard.in_order(256))
     said = np.concatenate([trained.probabilities(one.values.tolist()) for one in rows])
-    labels = np.concatenate([one.labels for one in rows])
+    return said, np.concatenate([one.labels for one in rows])
+
+
+def test_accuracy(pictures: PictureSet, outcome: Outcome, config: Config) -> dict[str, float]:
+    """Of the test part, by label and by group."""
+    said, labels = test_answers(pictures, outcome.task.model, config)
     found = {"top1": float(np.mean(said.argmax(1) == labels))}
     if pictures.manifest.group_of_class is not None:
         group = np.array(pictures.manifest.group_of_class)

@@ -32,7 +32,10 @@ PULLS = (1e-4, 1.0)
 PULLS_OF_PICTURES = (1e-2, 10.0)
 """Of networks that SGD trains: at its rates a pull below these is nothing (benchmarks/LOG.md)."""
 DECAYS = (1e-3, 1.0)
-"""Of a head that is fitted on all features at once."""
+"""Of a head that is fitted on all features at once, and stays as it is."""
+HEAD_DECAYS = (1e-3, 0.1, 5.0)
+"""The same where the backbone is trained behind it: one that fits frozen features well is not what it learns best from
+(benchmarks/LOG.md)."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,8 @@ def default_space(config: Config, strategies: Sequence[Strategy]) -> dict[str, D
     *early, last = config.schedule.phases
     for number, phase in enumerate(early):
         if phase.is_whole:
+            path = f"schedule.phases.{number}.weight_decay"
+            space[path] = Distribution(choice=tuple(sorted({*HEAD_DECAYS, phase.weight_decay})))
             continue
         rates = tuple(float(f"{phase.learning_rate * factor:.3g}") for factor in (0.3, 1.0, 3.0))
         space[f"schedule.phases.{number}.learning_rate"] = Distribution(choice=rates)
