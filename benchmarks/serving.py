@@ -1,4 +1,4 @@
-"""Latency, throughput and CPU time of the service beside the same application on plain uvicorn, in one run.
+"""Latency, throughput and CPU time of the service beside the same application on plain uvicorn, in turn in one run.
 
     python benchmarks/serving.py --config X.yaml [serve.port=8000] [key=value ...]
     RAY_SERVE_ENABLE_HA_PROXY=1 python benchmarks/serving.py --config X.yaml    # any switch of Ray Serve
@@ -21,9 +21,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -44,6 +48,9 @@ CLIENTS = (1, 16, 64)
 START_S = 180
 KINDS = {"ServeReplica": "replica", "ProxyActor": "proxy", "haproxy": "HAProxy", "EventStore": "events"}
 REST = "rest"
+Server = tuple[str, psutil.Process]
+"""Its address, and the process from which its others come."""
+Load = Callable[..., Coroutine[Any, Any, tuple[list["Caller"], float]]]
 
 
 class Caller:
@@ -123,14 +130,30 @@ async def open_loop(url: str, bodies: list[bytes], rate: float, seconds: float) 
     return everyone, time.perf_counter() - start
 
 
-def report(name: str, callers: list[Caller], seconds: float, cpu: Counter[str]) -> None:
+@dataclass(frozen=True)
+class Measured:
+    """One turn of one server."""
+
+    callers: list[Caller]
+    seconds: float
+    cpu: Counter[str]
+
+    @property
+    def rate(self) -> float:
+        """Answers per second."""
+        return sum(len(caller.times) for caller in self.callers) / self.seconds
+
+
+def report(name: str, turns: list[Measured]) -> None:
+    callers = [caller for turn in turns for caller in turn.callers]
     times = np.concatenate([caller.times for caller in callers])
     p50, p99 = np.quantile(times, [0.5, 0.99])
     statuses = sum((caller.statuses for caller in callers), Counter())
-    failed = statuses.total() - statuses[200]
+    cpu = sum((turn.cpu for turn in turns), Counter())
+    failed, rate = statuses.total() - statuses[200], median(turn.rate for turn in turns)
     spent = ", ".join(f"{kind} {1000 * cpu_s / len(times):.2f}" for kind, cpu_s in cpu.most_common())
     print(
-        f"{name:<34} p50 {p50:7.1f} ms  p99 {p99:7.1f} ms  {len(times) / seconds:6.0f}/s  failed {failed}"
+        f"{name:<34} p50 {p50:7.1f} ms  p99 {p99:7.1f} ms  {rate:6.0f}/s  failed {failed}"
         f"  sent anew {sum(caller.again for caller in callers)}"
         f"  CPU ms a request: {spent}",
         flush=True,
@@ -148,17 +171,25 @@ def cpu_by_kind(server: psutil.Process) -> Counter[str]:
     return found
 
 
-def measure(name: str, url: str, server: psutil.Process, rates: list[float], seconds: float) -> None:
-    bodies = request_bodies(url)
-    asyncio.run(closed_loop(url, bodies, CLIENTS[-1], seconds / 4))  # warm-up
-    for clients in CLIENTS:
-        before = cpu_by_kind(server)
-        found = asyncio.run(closed_loop(url, bodies, clients, seconds))
-        report(f"{name}, {clients} clients", *found, cpu_by_kind(server) - before)
-    for rate in rates:
-        before = cpu_by_kind(server)
-        found = asyncio.run(open_loop(url, bodies, rate, seconds))
-        report(f"{name}, open loop at {rate:g}/s", *found, cpu_by_kind(server) - before)
+def measure(servers: dict[str, Server], rates: list[float], seconds: float, turns: int) -> None:
+    """All servers in turn, so that the machine's moods meet each of them alike."""
+    bodies = {name: request_bodies(url) for name, (url, _) in servers.items()}
+    for name, (url, _) in servers.items():
+        asyncio.run(closed_loop(url, bodies[name], CLIENTS[-1], seconds))  # warm-up
+    loads: list[tuple[str, Load]] = [(f"{n} clients", partial(closed_loop, clients=n)) for n in CLIENTS]
+    loads += [(f"open loop at {rate:g}/s", partial(open_loop, rate=rate)) for rate in rates]
+    for label, load in loads:
+        found: dict[str, list[Measured]] = {name: [] for name in servers}
+        for _ in range(turns):
+            for name, (url, server) in servers.items():
+                before = cpu_by_kind(server)
+                callers, took = asyncio.run(load(url, bodies[name], seconds=seconds))
+                found[name].append(Measured(callers, took, cpu_by_kind(server) - before))
+        for name, measured in found.items():
+            report(f"{name}, {label}", measured)
+        ratios = [ours.rate / theirs.rate for ours, theirs in zip(*found.values(), strict=True)]
+        spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+        print(f"{label}: {' / '.join(servers)}: median {median(ratios):.3f} ({spread})", flush=True)
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -223,7 +254,8 @@ def main() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     parser.add_argument("--rates", type=float, nargs="*", default=[50, 100, 200], help="of the open loop, per second")
-    parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=3, help="of each turn")
+    parser.add_argument("--turns", type=int, default=6, help="of each server, at each load")
     parser.add_argument("--plain", help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
@@ -232,10 +264,10 @@ def main() -> None:
         serve_plain(config, arguments.plain, urlsplit(arguments.url).port or 80)
         return
     random.seed(0)
-    with on_ray_serve(arguments.config, arguments.overrides) as (url, server):
-        measure("Ray Serve", url, server, arguments.rates, arguments.seconds)
-    with plain(arguments.config, [*arguments.overrides, "serve.log_requests=false"]) as (url, server):
-        measure("plain uvicorn", url, server, arguments.rates, arguments.seconds)
+    overrides = [*arguments.overrides, "serve.log_requests=false"]
+    with on_ray_serve(arguments.config, arguments.overrides) as ours, plain(arguments.config, overrides) as theirs:
+        servers = {"Ray Serve": ours, "plain uvicorn": theirs}
+        measure(servers, arguments.rates, arguments.seconds, arguments.turns)
     print(f"load average at the end: {os.getloadavg()[0]:.1f}")
 
 

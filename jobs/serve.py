@@ -76,6 +76,8 @@ def _set_environment(*, loopback: bool) -> None:
     defaults = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
     # A proxy that is not up in time is killed and begun again: on a busy machine 5 s, Serve's own, are never enough.
     defaults |= {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30"}
+    # Ten times a second, as is usual, a replica would stop to count what it did; nobody reads it so often.
+    defaults |= {"RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000"}
     defaults |= {"RAY_SERVE_ENABLE_DIRECT_INGRESS": anywhere, "RAY_SERVE_ENABLE_HA_PROXY": anywhere}
     os.environ.update({name: value for name, value in defaults.items() if name not in os.environ})
 

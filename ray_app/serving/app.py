@@ -15,12 +15,12 @@ from ray_app.config import Config, load_config
 from ray_app.errors import ConfigError
 from ray_app.serve_config import ServeConfig
 from ray_app.serving.api import build_api
+from ray_app.serving.connections import answer_in_one_piece, let_go_of_resets
 from ray_app.serving.garbage import search_seldom
 from ray_app.serving.keys import read_keys
 from ray_app.serving.meters import Meters
 from ray_app.serving.redis_store import VARIABLE as REDIS_PASSWORD
 from ray_app.serving.redis_store import RedisStore
-from ray_app.serving.resets import let_go_of_resets
 from ray_app.serving.rpc import servicer
 from ray_app.serving.service import Service
 from ray_app.serving.store import ActorStore, Store
@@ -58,6 +58,7 @@ def build_app(config: Config) -> Application:
         """Made in the replica."""
         search_seldom()
         let_go_of_resets()
+        answer_in_one_piece()
         if settings.log_requests:
             _log_requests()
 

@@ -10,6 +10,11 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 
+TURNS = 3
+"""Of the event loop before a batch is taken. Requests that have arrived are read meanwhile and come along; without it the
+first of many would be answered alone, and they wait for it. One that comes alone waits for microseconds."""
+
+
 class BusyError(Exception):
     """Too many wait."""
 
@@ -56,6 +61,8 @@ class Batcher(Generic[Question, Answer]):
 
     async def _answer_all(self) -> None:
         while self._waiting:
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
             if asked := self._next(asyncio.get_running_loop().time()):
                 await self._answer(asked)
 
