@@ -11,8 +11,8 @@ Answer = TypeVar("Answer")
 
 
 TURNS = 3
-"""Of the event loop before a batch is taken. Requests that have arrived are read meanwhile and come along; without it the
-first of many would be answered alone, and they wait for it. One that comes alone waits for microseconds."""
+"""Of the event loop before a batch is taken: requests that have arrived are read meanwhile and come along. Without it the
+first of many would be answered alone, and all others wait for it. One that comes alone waits for microseconds."""
 
 
 class BusyError(Exception):
