@@ -11,8 +11,10 @@ Answer = TypeVar("Answer")
 
 
 TURNS = 3
-"""Of the event loop before a batch is taken: requests that have arrived are read meanwhile and come along. Without it the
-first of many would be answered alone, and all others wait for it. One that comes alone waits for microseconds."""
+"""Of the event loop before a batch is taken: requests that have arrived are read meanwhile and come along.
+
+Without it the first of many is answered alone, and all others wait for it. One that comes alone waits microseconds.
+"""
 
 
 class BusyError(Exception):
