@@ -8,8 +8,6 @@ from typing import Generic, TypeVar
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
-
-
 TURNS = 3
 """Of the event loop before a batch is taken: requests that have arrived are read meanwhile and come along.
 

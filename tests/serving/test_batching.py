@@ -25,6 +25,18 @@ class Work:
         return [2 * number for number in numbers]
 
 
+def test_what_arrives_within_a_turn_of_the_loop_comes_along() -> None:
+    async def scene() -> None:
+        work = Work()
+        batcher = Batcher(work, max_batch=4, max_waiting=10)
+        first = asyncio.create_task(batcher.ask(1))
+        await asyncio.sleep(0)
+        assert await asyncio.gather(first, batcher.ask(2)) == [2, 4]
+        assert work.batches == [[1, 2]]
+
+    asyncio.run(scene())
+
+
 def test_one_alone_is_answered_at_once_and_those_that_wait_together():
     async def scene() -> None:
         work = Work()

@@ -142,6 +142,9 @@ def test_a_head_that_is_fitted_at_once_has_no_rate_to_search(config: Config) -> 
 
     fitted = "schedule.phases.0.optimizer=lbfgs"
     assert proposed() - proposed(fitted) == {"schedule.phases.0.learning_rate"}
+    assert proposed(fitted) - proposed() == {"schedule.phases.0.weight_decay"}
+    decays = Space(apply_overrides(config, [fitted, "schedule.phases.0.weight_decay=0.3"])).distributions
+    assert decays["schedule.phases.0.weight_decay"].has(0.3)
     frozen = "[{match: x, rate: frozen}, {match: y}]"
     alone = f"schedule.phases=[{{name: head, epochs: 3, optimizer: lbfgs, groups: {frozen}}}]"
     assert proposed(alone) == {"schedule.phases.0.weight_decay"}
