@@ -29,6 +29,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import numpy as np
 import psutil
@@ -36,7 +37,7 @@ import uvicorn
 
 from ray_app.config import Config, load_config
 from ray_app.serving.api import build_api
-from ray_app.serving.client import HEADERS, STAYING, Client, ClientError
+from ray_app.serving.client import HEADERS, ID_HEADER, STAYING, Client, ClientError
 from ray_app.serving.garbage import search_seldom
 from ray_app.serving.meters import Meters
 from ray_app.serving.service import Service
@@ -94,8 +95,8 @@ def request_bodies(url: str) -> list[bytes]:
     host = urlsplit(url).netloc
     bodies = [json.dumps({"user_id": user, "k": 10}).encode() for user in Client(url).call("GET", "/v1/users?k=1000")]
     named = "".join(f"{name}: {value}\r\n" for name, value in (HEADERS | STAYING).items())
-    head = f"POST /v1/recommend HTTP/1.1\r\nhost: {host}\r\n{named}content-length: "
-    return [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
+    head = f"POST /v1/recommend HTTP/1.1\r\nhost: {host}\r\n{named}{ID_HEADER}: "
+    return [f"{head}{uuid4().hex}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
 
 
 async def closed_loop(url: str, bodies: list[bytes], clients: int, seconds: float) -> tuple[list[Caller], float]:

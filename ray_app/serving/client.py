@@ -22,14 +22,22 @@ STAYING = {"x-request-disconnect-disabled": "?1"}
 """Tells Ray Serve not to listen for whether the client hangs up, which takes a tenth of a replica's time. What was
 given up all the same is worked for until it has waited too long, so only those send it who wait for longer."""
 HEADERS = {"content-type": "application/json"}
+ID_HEADER = "x-request-id"
+"""Stands in the service's log and in its problems. A request without one is given two by Ray Serve, which takes time."""
 
 
 class ClientError(Exception):
-    """The service refused, or could not be reached."""
+    """The service refused, or could not be reached.
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    Attributes:
+        status: of the answer, None if there was none.
+        request_id: by which the service's log knows the call, and every attempt at it.
+    """
+
+    def __init__(self, message: str, status: int | None = None, request_id: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.request_id = request_id
 
 
 class Client:
@@ -66,8 +74,9 @@ class Client:
         Raises:
             ClientError: the service refused, or every attempt failed.
         """
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self._url}{path}", data, self._headers, method=method)  # noqa: S310
+        data, named = None if body is None else json.dumps(body).encode(), uuid4().hex
+        headers = self._headers | {ID_HEADER: named}
+        request = urllib.request.Request(f"{self._url}{path}", data, headers, method=method)  # noqa: S310
         for attempt in range(1, self._attempts + 1):
             try:
                 with urllib.request.urlopen(request, timeout=self._timeout_s) as reply:  # noqa: S310
@@ -79,11 +88,11 @@ class Client:
                         error.headers.get_content_type() != PROBLEM
                     )
                     if not (died or error.code in RETRIED) or attempt == self._attempts:
-                        raise ClientError(_detail(error), error.code) from error
+                        raise ClientError(_detail(error), error.code, named) from error
                     wait = float(error.headers.get("retry-after") or 0)
             except (OSError, http.client.HTTPException) as error:
                 if attempt == self._attempts:
-                    raise ClientError(f"{self._url}: {error}") from error
+                    raise ClientError(f"{self._url}: {error}", request_id=named) from error
                 wait = 0.0
             # Longer each time, and never at the same moment as everybody else.
             pause = max(wait, 0.1 * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311

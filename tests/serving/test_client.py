@@ -14,6 +14,8 @@ from ray_app.serving.client import Client, ClientError
 Script = list[tuple[int, dict[str, Any], dict[str, str]]]
 staying: list[str | None] = []
 """What the last server was told of whether its client may hang up."""
+named: list[str | None] = []
+"""The ids of the requests to the last server."""
 
 
 @contextmanager
@@ -21,11 +23,13 @@ def answering(script: Script) -> Iterator[tuple[str, list[Any]]]:
     """A server that gives these answers one after another (status 0: it hangs up), and the bodies it was sent."""
     heard: list[Any] = []
     staying.clear()
+    named.clear()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("content-length", 0))
             staying.append(self.headers["x-request-disconnect-disabled"])
+            named.append(self.headers["x-request-id"])
             heard.append((self.path, self.headers.get("authorization"), json.loads(self.rfile.read(length) or b"{}")))
             status, body, headers = script[len(heard) - 1]
             if not status:
@@ -71,6 +75,20 @@ def test_only_who_waits_long_says_that_it_will_not_hang_up():
         Client(url).recommend(1)
         Client(url, timeout_s=0.5).recommend(1)
     assert staying == ["?1", None]
+
+
+def test_every_attempt_at_a_call_has_its_id_and_so_has_its_error():
+    with answering([(503, {}, {}), (422, {}, {}), (200, {}, {})]) as (url, _):
+        with pytest.raises(ClientError) as caught:
+            Client(url).recommend(1)
+        Client(url).recommend(1)
+    first, again, other = named
+    assert first == again == caught.value.request_id != other
+    assert first is not None
+    assert len(first) == 32
+    with pytest.raises(ClientError) as caught:
+        Client("http://127.0.0.1:9", attempts=1).recommend()
+    assert len(caught.value.request_id) == 32
 
 
 def test_a_fault_of_the_service_is_told_and_one_of_the_proxy_passes():
