@@ -23,7 +23,7 @@ STAYING = {"x-request-disconnect-disabled": "?1"}
 given up all the same is worked for until it has waited too long, so only those send it who wait for longer."""
 HEADERS = {"content-type": "application/json"}
 ID_HEADER = "x-request-id"
-"""Stands in the service's log and in its problems. A request without one is given two by Ray Serve, which takes time."""
+"""Stands in the service's log and in its problems. Ray Serve gives one to a request that has none, which takes time."""
 
 
 class ClientError(Exception):
