@@ -47,6 +47,8 @@ from ray_app.storage import Storage
 JOBS = Path(__file__).parents[1] / "jobs"
 CLIENTS = (1, 16, 64)
 START_S = 180
+TAIL = 4000
+"""Characters of the log of a service that did not start."""
 KINDS = {"ServeReplica": "replica", "ProxyActor": "proxy", "haproxy": "HAProxy", "EventStore": "events"}
 REST = "rest"
 Server = tuple[str, psutil.Process]
@@ -219,6 +221,9 @@ def on_ray_serve(config: str, overrides: list[str]) -> Iterator[tuple[str, psuti
                 assert process.poll() is None, "the service ended"
                 time.sleep(0.5)
             yield url, psutil.Process(process.pid)
+        except AssertionError:
+            print(Path(log.name).read_text(encoding="utf-8", errors="replace")[-TAIL:], file=sys.stderr)
+            raise
         finally:
             process.terminate()
             process.wait()
