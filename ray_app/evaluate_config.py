@@ -16,7 +16,8 @@ class EvaluateConfig(Section):
 
     k: Annotated[tuple[Positive, ...], Field(min_length=1)] = (5, 10, 20)
     exclude_seen: bool = True
-    """Whether items of the user's history are taken out of the ranking. Papers differ: never mix the two."""
+    """Whether items of the user's history are taken out of the ranking, and are no negatives in training: ask the
+    service as it was trained. Papers differ: never mix the two."""
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
     baselines: tuple[BaselineName, ...] = (
         "popular",

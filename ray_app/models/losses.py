@@ -45,6 +45,4 @@ def without_targets(negative: Tensor, candidates: Tensor, query_of_target: Tenso
     """
     of_target = candidates if candidates.ndim == 1 else candidates[query_of_target]
     target, place = (targets.unsqueeze(1) == of_target).nonzero(as_tuple=True)
-    hit = torch.zeros_like(negative, dtype=torch.bool)
-    hit[query_of_target[target], place] = True
-    return negative.masked_fill(hit, float("-inf"))
+    return negative.index_put((query_of_target[target], place), negative.new_tensor(float("-inf")))

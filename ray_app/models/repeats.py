@@ -111,15 +111,18 @@ def last_places(items: Tensor) -> Tensor:
     return (position <= place) & (following.unsqueeze(1) > place) & (items > 0).unsqueeze(1)
 
 
-def had(items: Tensor, row: Tensor, place: Tensor, sample: Tensor) -> Tensor:
-    """Whether each query's history holds each item of the sample, bool `[queries, samples]`.
+def without_had(logits: Tensor, items: Tensor, row: Tensor, place: Tensor, sample: Tensor) -> Tensor:
+    """`logits` with -inf where a query's history holds the item of the sample.
 
     Args:
+        logits: `[queries, samples]`.
         items: `[batch, history]`.
         row: row of each query in `items`, `[queries]`.
         place: last position of each query's history, `[queries]`.
         sample: item indices, `[samples]`.
     """
-    position = torch.arange(items.shape[1], device=items.device).view(1, -1, 1)
-    first = torch.where(items.unsqueeze(2) == sample, position, items.shape[1]).amin(1)
-    return first[row] <= place.unsqueeze(1)
+    # Few of a history are in a sample of a large catalogue: these few are looked for, and not each of both in each.
+    in_row, at = torch.isin(items, sample).nonzero(as_tuple=True)
+    hit, drawn = (items[in_row, at].unsqueeze(1) == sample).nonzero(as_tuple=True)
+    query, found = ((row.unsqueeze(1) == in_row[hit]) & (place.unsqueeze(1) >= at[hit])).nonzero(as_tuple=True)
+    return logits.index_put((query, drawn[found]), logits.new_tensor(float("-inf")))

@@ -18,7 +18,7 @@ from ray_app.errors import DataError
 from ray_app.metrics import Ragged as RaggedRanks
 from ray_app.metrics import Scores, hit_rate, mrr, ndcg, target_ranks
 from ray_app.models.losses import sampled_softmax_loss, softmax_loss, without_targets
-from ray_app.models.repeats import Repeats, habits_of, had, last_places, with_habits
+from ray_app.models.repeats import Repeats, habits_of, last_places, with_habits, without_had
 from ray_app.models.sequence import SequenceModel
 from ray_app.schema import PAD, Col
 from ray_app.tasks.beginning import build_model
@@ -31,7 +31,11 @@ SCORES_AT_ONCE = 1 << 26
 
 
 class RecommendTask:
-    """What the loop trains: this worker's shard under the configured loss."""
+    """What the loop trains: this worker's shard under the configured loss.
+
+    Where seen items are excluded, what a history holds is no negative after it: nobody asks how it is ranked, and to
+    learn that it is not wanted would teach that nothing like it is.
+    """
 
     metric = METRIC
 
@@ -87,6 +91,10 @@ class RecommendTask:
             habits = self._habits(batch, hidden, model.head.repeats)
             padded = functional.pad(logits, (1, 0))
             logits = with_habits(padded, items.masked_fill(~distinct, PAD), habits)[:, 1:]
+        if self._exclude_seen and not self._config.label_smoothing:
+            asked = batch.query_of_target, batch.targets - 1
+            everything = torch.arange(1, model.num_items + 1, device=self.device)
+            logits = _without_had(logits, batch, everything).index_put(asked, logits[asked])
         wanted = logits[batch.query_of_target]
         return softmax_loss(wanted, batch.targets - 1, batch.weights, self._config.label_smoothing)
 
@@ -99,18 +107,24 @@ class RecommendTask:
         if log_expected is not None:
             negative = negative - log_expected
         negative = without_targets(negative, sampled, asking, targets)
+        if self._exclude_seen or model.head.repeats is not None:
+            negative = _without_had(negative, batch, sampled)
         if model.head.repeats is not None:
-            # The own items are too few among the catalogue to be sampled often: each is counted as it is.
-            row, place = batch.queries // batch.items.shape[1], batch.queries % batch.items.shape[1]
+            row = batch.queries // batch.items.shape[1]
             items, habits = batch.items[row], self._habits(batch, hidden, model.head.repeats)
             positive = torch.logaddexp(positive, habits_of(targets, items[asking], habits[asking]))
-            own = torch.bmm(model.scored(batch.items)[row], query.unsqueeze(2)).squeeze(2) + model.bias(items)
-            distinct = last_places(batch.items).flatten(0, 1)[batch.queries]
-            own = torch.logaddexp(own, habits).masked_fill(~distinct, float("-inf"))
-            own = without_targets(own, items, asking, targets)
-            negative = negative.masked_fill(had(batch.items, row, place, sampled), float("-inf"))
-            negative = torch.cat([negative, own], dim=1)
+            if not self._exclude_seen:
+                negative = torch.cat([negative, self._own(batch, query, habits)], dim=1)
         return sampled_softmax_loss(positive, negative, asking, batch.weights)
+
+    def _own(self, batch: Batch, query: Tensor, habits: Tensor) -> Tensor:
+        """Logits of the items of each query's history, `[queries, history]`: too few to be sampled often."""
+        model, row = self.model, batch.queries // batch.items.shape[1]
+        items = batch.items[row]
+        own = torch.bmm(model.scored(batch.items)[row], query.unsqueeze(2)).squeeze(2) + model.bias(items)
+        distinct = last_places(batch.items).flatten(0, 1)[batch.queries]
+        own = torch.logaddexp(own, habits).masked_fill(~distinct, float("-inf"))
+        return without_targets(own, items, batch.query_of_target, batch.targets)
 
     def _habits(self, batch: Batch, hidden: Tensor, repeats: Repeats) -> Tensor:
         """Habit of each query for the items of its history, `[queries, history]`."""
@@ -142,6 +156,12 @@ class RecommendTask:
         drawn = torch.multinomial(self._probabilities, number, replacement=True)
         log_expected = (self._probabilities[drawn] * number).log() if self._config.logq_correction else None
         return drawn + 1, log_expected
+
+
+def _without_had(logits: Tensor, batch: Batch, items: Tensor) -> Tensor:
+    """`logits` `[queries, items]` with -inf for what each query's history holds."""
+    row, place = batch.queries // batch.items.shape[1], batch.queries % batch.items.shape[1]
+    return without_had(logits, batch.items, row, place, items)
 
 
 def _trained_items(model: SequenceModel, train_counts: Tensor | None, device: torch.device) -> Tensor | None:

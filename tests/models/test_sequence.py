@@ -10,7 +10,7 @@ from torch.nn import functional
 from ray_app.models.content import NORM
 from ray_app.models.items import LabelRows
 from ray_app.models.losses import sampled_softmax_loss, softmax_loss, without_targets
-from ray_app.models.repeats import GAIN, HALF_LIVES, had, last_places
+from ray_app.models.repeats import GAIN, HALF_LIVES, last_places, without_had
 from ray_app.models.sequence import SequenceModel
 from ray_app.models.transformer import SequenceShape
 
@@ -149,7 +149,8 @@ def test_a_history_names_each_of_its_items_once() -> None:
     assert found[3].tolist() == [False, True, True, True, False]
     sample = torch.tensor([9, 3, 5])
     row, place = torch.tensor([0, 0]), torch.tensor([2, 3])
-    assert had(items, row, place, sample).tolist() == [[False, True, False], [True, True, False]]
+    kept = without_had(torch.zeros(2, 3), items, row, place, sample)
+    assert kept.isinf().tolist() == [[False, True, False], [True, True, False]]
 
 
 def test_a_sample_of_the_whole_catalogue_gives_the_full_softmax() -> None:

@@ -32,7 +32,13 @@ class EveryItem(RecommendTask):
 
 
 def loss_of(
-    task_class: type[RecommendTask], repeats: bool, loss: str, temperature: float | None = None
+    task_class: type[RecommendTask],
+    repeats: bool,
+    loss: str,
+    temperature: float | None = None,
+    *,
+    exclude_seen: bool = False,
+    batch: Batch = BATCH,
 ) -> tuple[torch.Tensor, SequenceModel]:
     settings = {"dim": 8, "repeats": repeats, "loss": loss, "max_history_len": 5, "temperature": temperature}
     config = ModelConfig.model_validate(settings)
@@ -40,26 +46,45 @@ def loss_of(
     model = SequenceModel(shape_of(config), torch.arange(NUM_ITEMS), 4).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    task = task_class(model, {}, Shard([], 0, lambda _: iter(()), 1), 1, config)
-    value, weight = task.loss(BATCH)
-    assert weight.item() == 4.5
+    task = task_class(model, {}, Shard([], 0, lambda _: iter(()), 1), 1, config, exclude_seen=exclude_seen)
+    value, weight = task.loss(batch)
+    assert weight.item() == batch.weights.sum()
     value.backward()
     return value.detach(), model
 
 
+@pytest.mark.parametrize("exclude_seen", [False, True])
 @pytest.mark.parametrize("repeats", [False, True])
 @pytest.mark.parametrize("temperature", [None, 0.1])
 def test_a_sample_of_the_whole_catalogue_gives_the_full_loss_and_its_gradients(
-    repeats: bool, temperature: float | None
+    repeats: bool, temperature: float | None, exclude_seen: bool
 ) -> None:
-    full, of_full = loss_of(RecommendTask, repeats, "softmax", temperature)
-    sampled, of_sampled = loss_of(EveryItem, repeats, "sampled_softmax", temperature)
+    full, of_full = loss_of(RecommendTask, repeats, "softmax", temperature, exclude_seen=exclude_seen)
+    sampled, of_sampled = loss_of(EveryItem, repeats, "sampled_softmax", temperature, exclude_seen=exclude_seen)
     torch.testing.assert_close(sampled, full)
     for (name, one), other in zip(of_full.named_parameters(), of_sampled.parameters(), strict=True):
         assert one.grad is not None, name
         assert other.grad is not None, name
         torch.testing.assert_close(one.grad, other.grad, msg=name)
         assert np.isfinite(one.grad.numpy()).all()
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
+@pytest.mark.parametrize("repeats", [False, True])
+def test_where_seen_items_are_excluded_they_compete_with_no_target(loss: str, repeats: bool) -> None:
+    """After 1, 2, 1, 3 the target 9 has 4 to 8 against it; after 4, 4, 5 the target 4, had as it is, has not 5."""
+    one = {"clicks": BATCH.clicks[:1], "query_of_target": torch.tensor([0]), "weights": torch.ones(1)}
+    first = BATCH._replace(items=BATCH.items[:1], queries=torch.tensor([3]), targets=torch.tensor([9]), **one)
+    task = EveryItem if loss == "sampled_softmax" else RecommendTask
+    value, model = loss_of(task, repeats, loss, exclude_seen=True, batch=first)
+    scores = model.scores(first.items[:, :4], torch.tensor([4]))[0]
+    torch.testing.assert_close(value, torch.logsumexp(scores[4:], 0).detach() - scores[9].detach())
+    assert model.head.bias.grad is not None
+    assert model.head.bias.grad.ne(0).tolist() == [False] * 3 + [True] * 6
+    again = first._replace(items=BATCH.items[1:], queries=torch.tensor([2]), targets=torch.tensor([4]))
+    value, model = loss_of(task, repeats, loss, exclude_seen=True, batch=again)
+    scores = model.scores(again.items[:, :3], torch.tensor([3]))[0].detach()
+    torch.testing.assert_close(value, torch.logsumexp(scores[[1, 2, 3, 4, 6, 7, 8, 9]], 0) - scores[4])
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
@@ -181,7 +206,7 @@ def test_where_clicks_are_noise_a_model_that_marks_them_knows_what_is_bought_nex
         config = ModelConfig(dim=16, loss="softmax", dropout=0.0, max_history_len=40, mark_clicks=marked)
         torch.manual_seed(seed)
         model = SequenceModel(shape_of(config), torch.arange(NUM_ITEMS), 0).train()
-        task = RecommendTask(model, {}, Shard([], 0, lambda _: iter(()), 1), 1, config)
+        task = RecommendTask(model, {}, Shard([], 0, lambda _: iter(()), 1), 1, config, exclude_seen=False)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         rng = np.random.default_rng(seed)
         for _ in range(40):
