@@ -3,8 +3,8 @@
     python benchmarks/hybrid.py --data FOLDER --config jobs/configs/amazon_beauty_hybrid.yaml \
         [--seeds 5] [--refit] [--ablate] [key=value ...]
 
-For each seed it trains the sequence model with the plain loop, fits memory and ranker around it, and prints a line per
-protocol (seen items kept, seen items excluded): HR@10 and NDCG@10 on the test part of the hybrid, of the sequence model
+For each seed and protocol (seen items kept, seen items excluded) it trains the sequence model with the plain loop, fits
+memory and ranker around it, and prints a line: HR@10 and NDCG@10 on the test part of the hybrid, of the sequence model
 alone and of the untrained graph with text, the paired difference to the graph with its 95% bootstrap interval, and the
 same for the hybrid without one kind of evidence (`--ablate`). With `--refit` there is a third: seen items excluded,
 memory and graph counted over train and validation, while sequence model and ranker stay as they were fitted.
@@ -99,9 +99,9 @@ def main() -> None:
             for protocol in protocols:
                 found.setdefault(protocol, []).append(read(kept / f"{protocol}.npz"))
             continue
-        model = train(args.data, of_seed)[0]
         for name, known in counted.items():
             exclude = name == "excluded"
+            model = train(args.data, apply_overrides(of_seed, [f"evaluate.exclude_seen={json.dumps(exclude)}"]))[0]
             began = time.process_time()
             examples = described(Evidences(model, known.memory, CPU, exclude_seen=exclude), histories, exclude)
             fits = {method: fitted(examples, names, of_seed, args.threads) for method, names in left_out.items()}

@@ -3,7 +3,8 @@
     python benchmarks/train_plain.py --data FOLDER --config jobs/configs/amazon_beauty.yaml [key=value ...]
 
 Each epoch gives its record and the CPU seconds spent in training so far (validation apart); the last line the test
-metrics under both protocols (seen items kept, seen items excluded).
+metrics under both protocols (seen items kept, seen items excluded), of which it was trained for one
+(`evaluate.exclude_seen`).
 """
 
 import argparse
