@@ -39,9 +39,10 @@ def loss_of(
     *,
     exclude_seen: bool = False,
     batch: Batch = BATCH,
+    max_history_len: int = 5,
 ) -> tuple[torch.Tensor, SequenceModel]:
-    settings = {"dim": 8, "repeats": repeats, "loss": loss, "max_history_len": 5, "temperature": temperature}
-    config = ModelConfig.model_validate(settings)
+    settings = {"dim": 8, "repeats": repeats, "loss": loss, "temperature": temperature}
+    config = ModelConfig.model_validate({**settings, "max_history_len": max_history_len})
     torch.manual_seed(0)
     model = SequenceModel(shape_of(config), torch.arange(NUM_ITEMS), 4).eval()
     for parameter in model.parameters():
@@ -85,6 +86,24 @@ def test_where_seen_items_are_excluded_they_compete_with_no_target(loss: str, re
     value, model = loss_of(task, repeats, loss, exclude_seen=True, batch=again)
     scores = model.scores(again.items[:, :3], torch.tensor([3]))[0].detach()
     torch.testing.assert_close(value, torch.logsumexp(scores[[1, 2, 3, 4, 6, 7, 8, 9]], 0) - scores[4])
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
+@pytest.mark.parametrize("repeats", [False, True])
+def test_who_had_everything_else_learns_nothing_and_breaks_nothing(loss: str, repeats: bool) -> None:
+    batch = Batch(
+        items=torch.arange(1, 9).unsqueeze(0),
+        clicks=torch.zeros(1, 8, dtype=torch.bool),
+        queries=torch.tensor([7]),
+        query_of_target=torch.tensor([0]),
+        targets=torch.tensor([9]),
+        weights=torch.ones(1),
+    )
+    task = EveryItem if loss == "sampled_softmax" else RecommendTask
+    value, model = loss_of(task, repeats, loss, exclude_seen=True, batch=batch, max_history_len=8)
+    assert value == 0
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or not parameter.grad.any(), name  # and nothing that is not a number
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
