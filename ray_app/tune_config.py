@@ -129,8 +129,8 @@ class TuneConfig(Section):
     num_trials: Positive = 20
     """At most so many, the configured schedule and its linear probe included."""
     search: Literal["tpe", "random", "grid", "pbt"] = "tpe"
-    """Who proposes: tpe tries each strategy as it is configured, then learns from the trials before (Optuna); a grid
-    takes three points of every range; pbt changes the rate of the last phase while it lasts, and asks neither space nor
+    """Who proposes: tpe tries each strategy as it is configured, the best at lower rates, then learns from the trials
+    before (Optuna); a grid takes three points of every range; pbt changes the rate of the last phase while it lasts, and asks neither space nor
     scheduler (population-based training)."""
     population: Annotated[int, Field(ge=2)] = 4
     """pbt: trials in each generation, of which the better half has children."""
@@ -140,7 +140,7 @@ class TuneConfig(Section):
     """Variants of the configured schedule to choose among; unset: all that the configuration allows, of which the
     surgical ones (a third of the backbone alone) are for pictures only."""
     space: dict[str, Distribution] | None = None
-    """Path of a setting, as in an override -> its distribution; unset: the rates and pulls of the schedule."""
+    """Path of a setting, as in an override -> its distribution; unset: rates, pulls and decay of the schedule."""
     scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
     """Who stops trials that are behind: asha by the best third at each rung of epochs, hyperband the same with some
     trials judged later than others (with tpe, what BOHB does), median by half of all."""

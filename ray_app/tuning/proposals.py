@@ -11,7 +11,7 @@ from ray_app.errors import ConfigError, UserError
 from ray_app.tune_config import Distribution, Strategy, TuneConfig, Value
 from ray_app.tuning.population import born
 from ray_app.tuning.space import Candidate, Space
-from ray_app.tuning.trials import Trial
+from ray_app.tuning.trials import Trial, best_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 STRATEGY = "strategy"
+SLOWER = (0.3, 0.1)
+"""Factors on the rate of the best strategy's last phase."""
 ATTEMPTS = 50
 """Proposals that are the same training as an earlier trial, after which the space counts as exhausted."""
 RANDOM_AT_FIRST = 10
@@ -39,6 +41,7 @@ def propose(space: Space, tune: TuneConfig, trials: Sequence[Trial]) -> Candidat
         ahead += space.grid
     if tune.search == "tpe":  # strategies are compared at equal settings, and the configured ones are no blind guess
         ahead += [Candidate(strategy) for strategy in space.strategies]
+        ahead += _slower(space, trials)
     for candidate in ahead:
         if _is_new(space, candidate, tried):
             return candidate
@@ -54,6 +57,16 @@ def propose(space: Space, tune: TuneConfig, trials: Sequence[Trial]) -> Candidat
         if _is_new(space, candidate, tried):
             return candidate
     return None
+
+
+def _slower(space: Space, trials: Sequence[Trial]) -> list[Candidate]:
+    """The best strategy as it is configured, with its last rate lowered: the first thing that anyone would try."""
+    best = best_of([trial for trial in trials if not trial.values and trial.strategy in space.strategies])
+    rates = [path for path in space.active(best.strategy) if path.endswith(".learning_rate")] if best else []
+    if best is None or not rates:
+        return []
+    values = (float(f"{space.configured(rates[-1]) * factor:.4g}") for factor in SLOWER)
+    return [Candidate(best.strategy, {rates[-1]: rate}) for rate in values if space.distributions[rates[-1]].has(rate)]
 
 
 def _is_new(space: Space, candidate: Candidate, tried: set[str]) -> bool:

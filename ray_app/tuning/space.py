@@ -31,6 +31,9 @@ LAYER_DECAYS = (0.65, 0.8, 1.0)
 PULLS = (1e-4, 1.0)
 PULLS_OF_PICTURES = (1e-2, 10.0)
 """Of networks that SGD trains: at its rates a pull below these is nothing (benchmarks/LOG.md)."""
+DECAYS_OF_LOGS = (0.1, 3.0)
+"""Of the last phase, on what a log adds to items in the head: where it is sparse, that overfits first
+(benchmarks/LOG.md)."""
 DECAYS = (1e-3, 1.0)
 """Of a head that is fitted on all features at once, and stays as it is."""
 HEAD_DECAYS = (1e-3, 0.1, 5.0)
@@ -176,6 +179,8 @@ def default_space(config: Config, strategies: Sequence[Strategy]) -> dict[str, D
         return space | {f"{path}.weight_decay": Distribution(loguniform=DECAYS)}
     space[f"{path}.learning_rate"] = _around(last.learning_rate)
     space[f"{path}.l2_sp"] = Distribution(loguniform=PULLS_OF_PICTURES if config.task.kind == "classify" else PULLS)
+    if config.task.kind != "classify":
+        space[f"{path}.weight_decay"] = Distribution(loguniform=DECAYS_OF_LOGS)
     if num_blocks(config) > FEW_BLOCKS:
         space[f"{path}.layer_decay"] = Distribution(choice=LAYER_DECAYS)
     if "bounded_delta" in strategies:  # where nobody is bound, the bound would make each trial's first phases its own

@@ -41,6 +41,24 @@ def test_every_strategy_is_tried_as_it_is_configured_before_tpe_chooses() -> Non
     assert all(trial.values for trial in trials[first:])
 
 
+@pytest.mark.parametrize("best", ["configured", "gradual", "scratch"])
+def test_the_best_strategy_is_tried_slower_before_tpe_chooses(best: str) -> None:
+    here = space()
+    first = len(here.strategies)
+    trials = tried(here, TuneConfig(num_trials=first + 2), lambda one: 0.6 if one.strategy == best else 0.5)
+    path = "evaluate.scratch_schedule.phases.0.learning_rate" if best == "scratch" else RATE
+    configured = here.configured(path)
+    for trial, factor in zip(trials[first:], (0.3, 0.1), strict=True):
+        assert trial.strategy == best
+        assert trial.values == {path: pytest.approx(configured * factor)}
+
+
+def test_without_a_rate_in_the_space_nothing_is_tried_slower() -> None:
+    here = space("tune.space={schedule.phases.1.l2_sp: {loguniform: [0.01, 1]}}", "tune.strategies=[configured]")
+    trials = tried(here, TuneConfig(num_trials=4))
+    assert [set(trial.values) for trial in trials[2:]] == [{"schedule.phases.1.l2_sp"}] * 2
+
+
 @pytest.mark.parametrize("search", ["tpe", "random"])
 def test_the_configured_schedule_and_its_probe_come_first_and_nothing_comes_twice(search: str) -> None:
     tune = TuneConfig(num_trials=12, search=search)
