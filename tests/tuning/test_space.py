@@ -132,7 +132,8 @@ def test_a_strategy_without_use_is_refused() -> None:
 
 def test_settings_are_proposed_where_they_make_a_difference() -> None:
     space = Space(TWO_PHASES)
-    assert set(space.active("configured")) == {HEAD_RATE, RATE, L2_SP, "schedule.phases.1.groups.0.rate"}
+    of_last = {RATE, L2_SP, "schedule.phases.1.weight_decay", "schedule.phases.1.groups.0.rate"}
+    assert set(space.active("configured")) == {HEAD_RATE, *of_last}
     assert set(space.active("without_l2_sp")) == set(space.active("configured")) - {L2_SP}
     assert set(space.active("linear_probe")) == {HEAD_RATE}
     assert set(space.active("full")) == set(space.active("configured")) - {HEAD_RATE}
