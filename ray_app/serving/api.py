@@ -21,8 +21,17 @@ _REFUSALS = (400, 401, 404, 405, 413, 422, 429, 503, 504)
 _PROBLEM = {"model": Problem, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 
 
-def build_api(make: Callable[[Meters], Awaitable[Service]], settings: ServeConfig, keys: Keys | None) -> FastAPI:
-    """The application, whose service is made when the server starts and is warm before the first request."""
+def build_api(
+    make: Callable[[Meters], Awaitable[Service]],
+    settings: ServeConfig,
+    keys: Keys | None,
+    *,
+    names_answers: bool = True,
+) -> FastAPI:
+    """The application, whose service is made when the server starts and is warm before the first request.
+
+    Other arguments as of `Gate`.
+    """
     meters = Meters()
 
     @asynccontextmanager
@@ -50,5 +59,5 @@ def build_api(make: Callable[[Meters], Awaitable[Service]], settings: ServeConfi
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, on_fault)
-    app.add_middleware(Gate, settings=settings, keys=keys, meters=meters)
+    app.add_middleware(Gate, settings=settings, keys=keys, meters=meters, names_answers=names_answers)
     return app

@@ -67,7 +67,7 @@ def build_app(config: Config) -> Application:
             store: Store = await RedisStore.connect(settings, name, password) if shared else ActorStore(name, state)
             return Service(storage, name, store, settings, meters)
 
-        return build_api(make, settings, keys)
+        return build_api(make, settings, keys, names_answers=False)
 
     scale: dict[str, Any] = {"num_replicas": settings.num_replicas}
     if settings.max_replicas is not None:

@@ -25,10 +25,21 @@ log = logging.getLogger(__name__)
 
 
 class Gate:
-    """ASGI middleware."""
+    """ASGI middleware.
 
-    def __init__(self, app: ASGIApp, settings: ServeConfig, keys: Keys | None, meters: Meters) -> None:
+    Args:
+        app: what it guards.
+        settings: limits.
+        keys: None where no key is asked for.
+        meters: where it counts.
+        names_answers: whether to name the request in its answer; Ray Serve does so itself.
+    """
+
+    def __init__(
+        self, app: ASGIApp, settings: ServeConfig, keys: Keys | None, meters: Meters, *, names_answers: bool = True
+    ) -> None:
         self._app = app
+        self._names_answers = names_answers
         self._settings = settings
         self._keys = keys
         self._meters = meters
@@ -48,8 +59,11 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                named = [(ID_HEADER.encode(), scope["request_id"].encode()), (b"x-content-type-options", b"nosniff")]
-                message = {**message, "headers": [*message.get("headers", []), *named]}
+                headers = [*message.get("headers", []), (b"x-content-type-options", b"nosniff")]
+                # What Ray Serve names is what was given, also where that is no id.
+                if self._names_answers or scope["request_id"] != given:
+                    headers.append((ID_HEADER.encode(), scope["request_id"].encode()))
+                message = {**message, "headers": headers}
             await send(message)
 
         try:

@@ -3,8 +3,10 @@
 import os
 import signal
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import grpc
 import pytest
@@ -47,6 +49,8 @@ def test_a_killed_replica_loses_nothing(
         with pytest.raises(grpc.RpcError) as refused:
             called(grpc_port, {"user_id": "u3", "k": 0})
         assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert [ids_of_answer(port, given) for given in (None, "a.b-1")] == [[ANY], ["a.b-1"]]
+        assert ids_of_answer(port, "no id")[0] not in ("", "no id")
         assert client.post_events([{"user_id": "u3", "item_id": 120}])["accepted"] == 1
         [actor] = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if "recommender" in actor["name"]]
         handle = ray.get_actor(**actor)
@@ -64,6 +68,14 @@ def test_a_killed_replica_loses_nothing(
         storage.delete_tree(join(storage.root(config.name), "models", "production.json"))
         serve.shutdown()
         ray.kill(ray.get_actor(f"events-{config.name}", NAMESPACE))
+
+
+def ids_of_answer(port: int, given: str | None) -> list[str]:
+    """All headers by which an answer names its request."""
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}/healthz", headers={"x-request-id": given} if given else {})
+    with urllib.request.urlopen(asked, timeout=60) as reply:
+        found: list[str] = reply.headers.get_all("x-request-id")
+    return found
 
 
 def called(port: int, fields: dict[str, Any]) -> Any:
