@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ray_app.serve_config import ServeConfig
+from ray_app.serving.client import ID_HEADER
 from ray_app.serving.keys import Keys
 from ray_app.serving.meters import Meters
 from ray_app.serving.problems import ProblemError, problem
 
 GUARDED = ("/v1/", "/metrics")
-ID_HEADER = "x-request-id"
 CALLERS = 10_000
 """So many are remembered for the rate limit; the longest unseen are forgotten."""
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
