@@ -6,16 +6,19 @@
 Plain loop, one process, no Ray. Whatever trains the backbone is tried at each of `--rates` times the configured rate,
 and the one that validation likes best is reported, so that each strategy is compared at its own best. `plain` trains
 everything at once with batch norms in training, as is usual elsewhere; all others keep the statistics of pretraining
-where the configuration says so, `full` too. One JSON line per strategy: accuracy on the test part, by label and by
-group, and the CPU seconds of that run, features included.
+where the configuration says so, `full` too. `wise` and `soup` are made of what `two_phase_l2_sp` trained: the best
+point between its backbone and the pretrained one, and the greedy soup of its rates. One JSON line per strategy:
+accuracy on the test part, by label and by group, and the CPU seconds of that training (of a soup: of all that might
+have gone into it), features included.
 `--cache` instead times one epoch on a frozen backbone, from the cache and without it.
 """
 
 import argparse
+import copy
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +38,20 @@ from ray_app.storage import Storage
 from ray_app.tasks.classifier import TrainedClassifier
 from ray_app.tasks.classify import ClassifyTask, build_task
 from ray_app.training.loop import LoopSettings, fit
+from ray_app.training.soup import Weights, greedy_soup
+from ray_app.training.validation import validate
+from ray_app.training.wise import backbone_state, interpolate
 from ray_app.training.world import World
 from ray_app.tune_config import Strategy
 from ray_app.tuning.strategies import schedule_of
 
 BACKBONE = r"^backbone\."
-WISE = (0.3, 0.5, 0.7, 0.9)
+HELD, WISE, SOUP = "two_phase_l2_sp", "wise", "soup"
+ALPHAS = (1.0, 0.9, 0.7, 0.5, 0.3)
+"""Of `wise`, shares of the way from the pretrained backbone: of equally good ones the longest."""
 DIVIDED: tuple[Strategy, ...] = ("gradual", "surgical_first", "surgical_middle", "surgical_last")
 """Those that freeze a part of the backbone."""
+NAMES = {"linear_probe", "plain", "full", "two_phase", HELD, *DIVIDED, "scratch", WISE, SOUP}
 
 
 @dataclass(frozen=True)
@@ -66,8 +75,7 @@ def strategies(config: Config, rates: list[float]) -> dict[str, list[tuple[Confi
         "plain": _only(full.model_copy(update=of_batches)),
         "full": _only(full.model_copy(update={"l2_sp": 0.0})),
         "two_phase": free,
-        "two_phase_l2_sp": schedule,
-        "wise": schedule.model_copy(update={"wise": WISE}),
+        HELD: schedule,
         **{name: schedule_of(name, config) for name in DIVIDED},
     }
     return {
@@ -137,16 +145,56 @@ def compare(config: Config, shares: list[float], seeds: list[int], names: list[s
     for share, seed in ((share, seed) for share in shares for seed in seeds):
         of = with_values(config, {"pictures.train_share": share, "train.seed": seed})
         pictures = prepare_pictures(storage, of.name, of)
-        for name, trainings in strategies(of, rates).items():
+
+        def tell(name: str, outcome: Outcome, config: Config, **more: object) -> None:
             if names and name not in names:
+                return
+            record = {"share": share, "seed": seed, "strategy": name, "pictures": pictures.size("train")}  # noqa: B023
+            record |= test_accuracy(pictures, outcome, config)  # noqa: B023
+            print(json.dumps(record | {"validation": outcome.validation, "cpu_s": outcome.cpu_s} | more), flush=True)
+
+        for name, trainings in strategies(of, rates).items():
+            if names and not {name, *((WISE, SOUP) if name == HELD else ())} & set(names):
                 continue
-            outcomes = [(train(pictures, *training), training) for training in trainings]
-            best, (chosen, schedule) = max(outcomes, key=lambda pair: pair[0].validation)
-            tried = {training[1].phases[-1].learning_rate: one.validation for one, training in outcomes}
-            record = {"share": share, "seed": seed, "strategy": name, "pictures": pictures.size("train")}
-            record |= test_accuracy(pictures, best, chosen) | {"validation": best.validation, "cpu_s": best.cpu_s}
-            record |= {"learning_rate": schedule.phases[-1].learning_rate, "tried": tried}
-            print(json.dumps(record), flush=True)
+            outcomes = [train(pictures, *training) for training in trainings]
+            number, best = max(enumerate(outcomes), key=lambda pair: pair[1].validation)
+            chosen = trainings[number][0]
+            rates_tried = [schedule.phases[-1].learning_rate for _, schedule in trainings]
+            tried = dict(zip(rates_tried, (one.validation for one in outcomes), strict=True))
+            tell(name, best, chosen, learning_rate=rates_tried[number], tried=tried)
+            if name == HELD:
+                soup, members = souped(outcomes)
+                tell(SOUP, soup, chosen, members=[rates_tried[member] for member in members])
+                wise, alpha = held_back(outcomes[number], build_task(of, pictures, cached_features(pictures, of)).model)
+                tell(WISE, wise, chosen, alpha=alpha)
+
+
+def souped(outcomes: list[Outcome]) -> tuple[Outcome, list[int]]:
+    """The greedy soup of all outcomes, and which of them are in it."""
+    *_, last = outcomes
+    kept = [{name: value.clone() for name, value in one.task.model.state_dict().items()} for one in outcomes]
+    task = copy.copy(last.task)
+    task.model = copy.deepcopy(last.task.model)
+
+    def judge(weights: Weights) -> float:
+        task.model.load_state_dict(weights)
+        return validate(task, World.current())["val/top1"]
+
+    soup = greedy_soup(kept, [one.validation for one in outcomes], judge)
+    task.model.load_state_dict(soup.weights)
+    return Outcome(task, soup.score, sum(one.cpu_s for one in outcomes)), soup.members
+
+
+def held_back(outcome: Outcome, pretrained: Classifier) -> tuple[Outcome, float]:
+    """The best point on the way from the pretrained backbone to the outcome's, put in its place, and its share."""
+    model, start, end = outcome.task.model, backbone_state(pretrained), backbone_state(outcome.task.model)
+    found = {}
+    for alpha in ALPHAS:
+        interpolate(model, start, end, alpha)
+        found[alpha] = validate(outcome.task, World.current())["val/top1"]
+    best = max(found, key=lambda alpha: found[alpha])
+    interpolate(model, start, end, best)
+    return replace(outcome, validation=found[best]), best
 
 
 def time_epochs(config: Config) -> None:
@@ -183,6 +231,8 @@ def main() -> None:
     parser.add_argument("--cache", action="store_true")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
+    if unknown := sorted({*args.strategies} - NAMES):
+        parser.error(f"--strategies: {', '.join(unknown)}; there are {', '.join(sorted(NAMES))}")
     config = settled(load_config(args.config, args.overrides))
     torch.set_num_threads(config.train.cpus_per_worker)
     if args.cache:
