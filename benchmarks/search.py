@@ -10,7 +10,8 @@ Logs, pretraining and the share of users are those of `sparse_data.py`, the opti
 `target_logs.py`; the share of pictures is that of each product. Without Ray Tune, one trial after another by the same
 proposals, stopping, shared phases and training: first all 48 points of a grid (the head first or everything at once,
 rates, the pull toward the pretrained weights) to their end, then the search of `tune`, once for each seed of its
-proposals. Epochs of the grid are counted as if no point shared any; those of the search as they were trained. Test is
+proposals, with `--budget` of the grid's epochs (`tune.max_epochs`). Epochs of the grid are counted as if no point
+shared any; those of the search as they were trained. Test is
 NDCG@10 against the configured schedule's, with the paired 95% bootstrap interval over users: of all users, most of whom
 are new, and of those who were learned from, by whom validation chooses too. Of pictures it is top-1 on the test part.
 
@@ -20,7 +21,9 @@ One JSON line per trial and one per search. Trials are kept: run again, it goes 
 import argparse
 import json
 import os
+import sys
 import time
+from collections.abc import Callable
 from itertools import accumulate
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -39,7 +42,7 @@ from ray_app.training.world import World
 from ray_app.tuning.prefixes import longest_prefix
 from ray_app.tuning.search import Search
 from ray_app.tuning.soup import forget_beaten
-from ray_app.tuning.stopping import build_scheduler
+from ray_app.tuning.stopping import Budget, build_scheduler
 from ray_app.tuning.trials import Trial, best_of
 from ray_app.tuning.tuner import Proposals
 from ray_app.tuning.worker import train_trial
@@ -60,6 +63,7 @@ def main() -> None:
     log_arguments(parser)
     parser.add_argument("--share", type=float, default=0.2, help="of the target's users or pictures, to learn from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the search's proposals")
+    parser.add_argument("--budget", type=float, default=0.25, help="epochs of a search, as a share of the grid's")
     args = parser.parse_args()
     if args.results is None:
         parser.error("--results says where trials are kept")
@@ -90,7 +94,7 @@ def main() -> None:
     tell("grid", grid, points, [trial.epochs for trial in points])
     for seed in args.seeds:
         name = f"search {seed}"
-        search, trials = walked(name, seed=seed)
+        search, trials = walked(name, seed=seed, max_epochs=int(args.budget * of_grid))
         tell(name, search, trials, [trial.spent for trial in trials])
 
 
@@ -123,10 +127,16 @@ def walk(search: Search, name: str) -> list[Trial]:
     """Every trial of the search, in this process."""
     trials = search.trials()
     scheduler, proposals = build_scheduler(search, trials.over()), Proposals(search, trials)
+    budget = Budget(trials, search.tune.max_epochs or sys.maxsize)
+
+    def is_last(now: Trial) -> bool:
+        trials.update(now)
+        return budget.stop_all()
+
     while (trial := proposals.next()) is not None:
         proposals.suggest("")
         began = time.process_time()
-        done = trained(search, trial, scheduler)
+        done = trained(search, trial, scheduler, is_last)
         seconds = round(time.process_time() - began, 1)
         trials.keep(done.model_copy(update={"seconds": seconds}))
         forget_beaten(search, trials.over(), done)
@@ -136,8 +146,8 @@ def walk(search: Search, name: str) -> list[Trial]:
     return trials.over()
 
 
-def trained(search: Search, trial: Trial, scheduler: object) -> Trial:
-    """The trial when it is over."""
+def trained(search: Search, trial: Trial, scheduler: object, is_last: Callable[[Trial], bool]) -> Trial:
+    """The trial when it is over; `is_last` says after each epoch whether the search ends there."""
     now = [trial]
 
     class Running:
@@ -147,7 +157,7 @@ def trained(search: Search, trial: Trial, scheduler: object) -> Trial:
 
     def report(result: dict[str, object]) -> None:
         now.append(Trial.model_validate_json(str(result["trial"])))
-        if scheduler.on_trial_result(None, running, result) == "STOP":  # type: ignore[attr-defined]
+        if scheduler.on_trial_result(None, running, result) == "STOP" or is_last(now[-1]):  # type: ignore[attr-defined]
             raise Ended
 
     scheduler.on_trial_add(None, running)  # type: ignore[attr-defined]

@@ -49,5 +49,5 @@ class _Epochs(TuneReportCallback):  # type: ignore[misc]
         except UserError as error:
             result = failure(self._trial, self._search, error)
         else:
-            result = result_of(now, self._schedule, self._search.metric, len(self._search.space.anchors))
+            result = result_of(now, self._schedule, self._search.metric)
         super().after_report(run_context, [result], None)

@@ -1,7 +1,7 @@
 """What to try next, given what was tried: a function of the trials before and a seed, so that it needs no state."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 STRATEGY = "strategy"
-SLOWER = (0.3, 0.1)
-"""Factors on the rate of the best strategy's last phase."""
+STEPS = (("learning_rate", 0.3), ("rate", 0.1), ("layer_decay", 0.8), ("weight_decay", None))
+"""What is tried of the last phase first: factors on what is configured, or the middle of the range. Slower, slower
+still below the head (Howard and Ruder 2018, arXiv 1801.06146), and with a head that is held. Low rates look bad until
+late, so that no search that ends trials early would find them."""
 ATTEMPTS = 50
 """Proposals that are the same training as an earlier trial, after which the space counts as exhausted."""
 RANDOM_AT_FIRST = 10
@@ -40,8 +42,8 @@ def propose(space: Space, tune: TuneConfig, trials: Sequence[Trial]) -> Candidat
     if tune.search == "grid":
         ahead += space.grid
     if tune.search == "tpe":  # strategies are compared at equal settings, and the configured ones are no blind guess
-        ahead += [Candidate(strategy) for strategy in space.strategies]
-        ahead += _slower(space, trials)
+        ahead += [Candidate(strategy, is_planned=True) for strategy in space.strategies]
+        ahead += _steps(space, trials)
     for candidate in ahead:
         if _is_new(space, candidate, tried):
             return candidate
@@ -53,20 +55,45 @@ def propose(space: Space, tune: TuneConfig, trials: Sequence[Trial]) -> Candidat
     study = study_of(space, trials)
     for attempt in range(ATTEMPTS):
         study.sampler = _sampler(tune, [tune.seed, len(trials), attempt])
+        if tune.search == "tpe" and len(trials) % 2:
+            study.enqueue_trial(_half_of_best(space, trials, [tune.seed, len(trials), attempt]))
         candidate = _suggested(space, study.ask())
         if _is_new(space, candidate, tried):
             return candidate
     return None
 
 
-def _slower(space: Space, trials: Sequence[Trial]) -> list[Candidate]:
-    """The best strategy as it is configured, with its last rate lowered: the first thing that anyone would try."""
+def _steps(space: Space, trials: Sequence[Trial]) -> list[Candidate]:
+    """The best strategy as it is configured, then with one setting after another changed, and kept where it was better.
+
+    As far as it is known: the last of these is to be tried, unless it was.
+    """
     best = best_of([trial for trial in trials if not trial.values and trial.strategy in space.strategies])
-    rates = [path for path in space.active(best.strategy) if path.endswith(".learning_rate")] if best else []
-    if best is None or not rates:
+    if best is None:
         return []
-    values = (float(f"{space.configured(rates[-1]) * factor:.4g}") for factor in SLOWER)
-    return [Candidate(best.strategy, {rates[-1]: rate}) for rate in values if space.distributions[rates[-1]].has(rate)]
+    found, by_key = [best.candidate], {trial.key: trial for trial in trials}
+    for path, value in _changes(space, best.strategy):
+        step = Candidate(best.strategy, {**best.values, path: value}, is_planned=True)
+        found.append(step)
+        trial = by_key.get(space.key(step))
+        if trial is None:
+            break
+        best = best_of([best, trial])
+        assert best is not None
+    return found
+
+
+def _changes(space: Space, strategy: Strategy) -> Iterator[tuple[str, Value]]:
+    active = space.active(strategy)
+    for name, factor in STEPS:
+        for path in [path for path in active if path.endswith(f".{name}")][-1:]:
+            configured, found = space.configured(path), active[path]
+            if factor is None and found.kind == "loguniform":
+                yield path, found.points(3)[1]
+            elif factor is not None and isinstance(configured, int | float):
+                value = float(f"{configured * factor:.4g}")
+                if found.has(value):
+                    yield path, value
 
 
 def _is_new(space: Space, candidate: Candidate, tried: set[str]) -> bool:
@@ -88,9 +115,7 @@ def study_of(space: Space, trials: Sequence[Trial]) -> "Study":
     for trial in trials:
         if trial.strategy not in space.strategies:
             continue
-        active = space.active(trial.strategy)
-        known = {path: trial.values.get(path, space.configured(path)) for path in active}
-        known = {path: value for path, value in known.items() if active[path].has(value)}
+        active, known = space.active(trial.strategy), _settings(space, trial)
         ended = states.FAIL if trial.score is None else states.COMPLETE
         study.add_trial(
             optuna.trial.create_trial(
@@ -104,6 +129,25 @@ def study_of(space: Space, trials: Sequence[Trial]) -> "Study":
             )
         )
     return study
+
+
+def _settings(space: Space, trial: Trial) -> dict[str, Value]:
+    """All that the space varies under its strategy, as the trial had it, but for what it would not propose."""
+    active = space.active(trial.strategy)
+    known = {path: trial.values.get(path, space.configured(path)) for path in active}
+    return {path: value for path, value in known.items() if active[path].has(value)}
+
+
+def _half_of_best(space: Space, trials: Sequence[Trial], seed: list[int]) -> dict[str, Value]:
+    """What every other proposal is given, so that it stays near the best trial: its strategy and half of its settings.
+
+    With as few trials as a search has, TPE alone hardly knows one region from another.
+    """
+    best = best_of([trial for trial in trials if trial.strategy in space.strategies])
+    if best is None:
+        return {}
+    rng = np.random.default_rng(seed)
+    return {STRATEGY: best.strategy} | {path: v for path, v in _settings(space, best).items() if rng.random() < 0.5}
 
 
 def _sampler(tune: TuneConfig, seed: list[int]) -> object:

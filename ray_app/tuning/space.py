@@ -47,6 +47,8 @@ class Candidate:
 
     strategy: Strategy
     values: Mapping[str, Value] = field(default_factory=dict)
+    is_planned: bool = False
+    """Tried whatever the trials before say of settings, and so to its end: others are compared with it."""
 
 
 class Space:
@@ -78,7 +80,7 @@ class Space:
     def anchors(self) -> list[Candidate]:
         """What is tried before anything is proposed: the schedule as it is configured, and its linear probe."""
         allowed = possible(self.config)
-        return [Candidate(name) for name in allowed if name in (allowed[0], "linear_probe")]
+        return [Candidate(name, is_planned=True) for name in allowed if name in (allowed[0], "linear_probe")]
 
     def active(self, strategy: Strategy) -> dict[str, Distribution]:
         """The settings that make a difference under the strategy: the others are not proposed with it."""

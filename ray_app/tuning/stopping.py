@@ -13,14 +13,14 @@ from ray_app.tuning.trials import Trial, Trials, result_of
 
 
 class _InLastPhase:
-    """Judges trials in their last phase alone, however cheap or slow the ones before are, and never ends an anchor."""
+    """Judges trials in their last phase alone, however cheap or slow the ones before are; never ends a planned one."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """See `TrialScheduler`."""
         if not result["is_judged"]:
             return str(TrialScheduler.CONTINUE)
         decision = str(super().on_trial_result(tune_controller, trial, result))  # type: ignore[misc]
-        return str(TrialScheduler.CONTINUE) if result["is_anchor"] else decision
+        return str(TrialScheduler.CONTINUE) if result["is_planned"] else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """See `TrialScheduler`: one that failed, or never came to its last phase, sets no mark for others."""
@@ -91,7 +91,7 @@ def tell_past(scheduler: TrialScheduler, search: Search, trial: Trial) -> None:
     scheduler.on_trial_add(None, past)
     for number in range(1, len(trial.records) + 1):
         seen = trial.after(trial.records[:number], schedule, search.metric)
-        scheduler.on_trial_result(None, past, result_of(seen, schedule, search.metric, len(search.space.anchors)))
+        scheduler.on_trial_result(None, past, result_of(seen, schedule, search.metric))
 
 
 class Budget(Stopper):  # type: ignore[misc]

@@ -26,6 +26,8 @@ class Trial(BaseModel):
     values: dict[str, Value]
     key: str
     """Of the training (`Space.key`)."""
+    is_planned: bool = False
+    """See `Candidate.is_planned`."""
     state: Literal["open", "finished", "stopped", "failed"] = "open"
     score: float | None = None
     """Of the weights that it ended with, on the validation part."""
@@ -40,7 +42,7 @@ class Trial(BaseModel):
     @property
     def candidate(self) -> Candidate:
         """What was tried."""
-        return Candidate(self.strategy, self.values)
+        return Candidate(self.strategy, self.values, self.is_planned)
 
     @property
     def spent(self) -> int:
@@ -130,17 +132,17 @@ def epochs_of(records: Sequence[Record]) -> int:
     return sum(record["phase"] not in (START, WISE) for record in records)
 
 
-def result_of(trial: Trial, schedule: Schedule, metric: str, num_anchors: int) -> dict[str, Any]:
+def result_of(trial: Trial, schedule: Schedule, metric: str) -> dict[str, Any]:
     """What a trial tells Ray Tune after an epoch.
 
-    It is judged by its score at this many epochs of work, once it is in its last phase; anchors, the first trials, are
-    run to their end.
+    It is judged by its score at this many epochs of work, once it is in its last phase; planned ones are run to
+    their end.
     """
     last = trial.records[-1] if trial.records else {}
     return {
         "score": math.nan if trial.score is None else trial.score,
         "epochs": trial.epochs,
         "is_judged": last.get("phase") in (schedule.phases[-1].name, WISE) and f"val/{metric}" in last,
-        "is_anchor": trial.number < num_anchors,
+        "is_planned": trial.is_planned,
         "trial": trial.model_dump_json(),
     }

@@ -42,7 +42,8 @@ class Proposals(_Unpickled, Searcher):  # type: ignore[misc]
         if candidate is None:
             return None
         key = self._search.space.key(candidate)
-        return Trial(number=len(done), strategy=candidate.strategy, values=dict(candidate.values), key=key)
+        values, is_planned = dict(candidate.values), candidate.is_planned
+        return Trial(number=len(done), strategy=candidate.strategy, values=values, key=key, is_planned=is_planned)
 
     def _is_waiting(self) -> bool:
         is_open = any(trial.state == "open" for trial in self._trials.all())

@@ -37,7 +37,7 @@ def failure(trial: Trial, search: Search, error: Exception) -> dict[str, Any]:
     """What a trial tells of itself that cannot go on."""
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     failed = trial.model_copy(update={"state": "failed", "error": text})
-    return result_of(failed, search.config.schedule, search.metric, 0)
+    return result_of(failed, search.config.schedule, search.metric)
 
 
 def train_trial(search: Search, trial: Trial, report: Callable[[dict[str, Any]], None]) -> None:
@@ -66,7 +66,7 @@ def train_trial(search: Search, trial: Trial, report: Callable[[dict[str, Any]],
 
     def tell_place(progress: Progress) -> None:
         now = standing(trial, schedule, search.metric, progress)
-        report(result_of(now, schedule, search.metric, len(search.space.anchors)))
+        report(result_of(now, schedule, search.metric))
 
     if start is not None and start.progress.phase == len(schedule.phases):
         tell_place(start.progress)

@@ -15,6 +15,7 @@ from ray_app.tuning.trials import Trial
 
 START = {"model": {"start_from": "somewhere"}, "tune": {}}
 RATE = "schedule.phases.1.learning_rate"
+SHARE, DECAY = "schedule.phases.1.groups.0.rate", "schedule.phases.1.weight_decay"
 
 
 def space(*overrides: str) -> Space:
@@ -26,6 +27,7 @@ def tried(space: Space, tune: TuneConfig, score: Callable[[Candidate], float] = 
     trials: list[Trial] = []
     while len(trials) < tune.num_trials and (candidate := propose(space, tune, trials)) is not None:
         found = {"strategy": candidate.strategy, "values": candidate.values, "key": space.key(candidate)}
+        found["is_planned"] = candidate.is_planned
         trials.append(Trial(number=len(trials), state="finished", score=score(candidate), **found))
     return trials
 
@@ -47,10 +49,41 @@ def test_the_best_strategy_is_tried_slower_before_tpe_chooses(best: str) -> None
     first = len(here.strategies)
     trials = tried(here, TuneConfig(num_trials=first + 2), lambda one: 0.6 if one.strategy == best else 0.5)
     path = "evaluate.scratch_schedule.phases.0.learning_rate" if best == "scratch" else RATE
-    configured = here.configured(path)
-    for trial, factor in zip(trials[first:], (0.3, 0.1), strict=True):
-        assert trial.strategy == best
-        assert trial.values == {path: pytest.approx(configured * factor)}
+    step, following = trials[first:]
+    assert (step.strategy, step.values) == (best, {path: pytest.approx(here.configured(path) * 0.3)})
+    assert len(following.values) == 1 if best != "scratch" else following.strategy
+
+
+def test_each_step_is_kept_where_it_was_better() -> None:
+    """Slower is better, slower still below the head is not, a held head is; then TPE has its turn."""
+    here = space()
+    scores = {frozenset({RATE}): 0.6, frozenset({RATE, SHARE}): 0.5, frozenset({RATE, DECAY}): 0.7}
+    trials = tried(here, TuneConfig(num_trials=12), lambda one: scores.get(frozenset(one.values), 0.4))
+    steps = [trial for trial in trials if trial.is_planned and trial.values]
+    assert [set(trial.values) for trial in steps] == [{RATE}, {RATE, SHARE}, {RATE, DECAY}]
+    assert steps == trials[len(here.strategies) :][: len(steps)]
+    assert all(trial.is_planned for trial in trials[: len(here.strategies)])
+    assert not any(trial.is_planned for trial in trials[len(here.strategies) + len(steps) :])
+
+
+def test_the_steps_do_not_wait_for_trials_that_are_still_trained() -> None:
+    here = space()
+    trials = tried(here, TuneConfig(num_trials=len(here.strategies) + 1))
+    still = [*trials[:-1], trials[-1].model_copy(update={"state": "open", "score": None})]
+    following = propose(here, TuneConfig(), still)
+    assert following is not None
+    assert (set(following.values), following.is_planned) == ({SHARE}, True)
+
+
+def test_every_other_proposal_stays_near_the_best_trial() -> None:
+    here = space("tune.strategies=[configured, full]")
+    trials = tried(here, TuneConfig(num_trials=40), lambda one: 0.5 + (one.strategy == "full") / 10)
+    best = max(trials, key=lambda trial: (trial.score, -trial.number))
+    near = [trial for trial in trials if not trial.is_planned and trial.number % 2]
+    known = {path: best.values.get(path, here.configured(path)) for path in near[0].values}
+    same = [sum(trial.values[path] == value for path, value in known.items()) for trial in near]
+    assert {trial.strategy for trial in near} == {"full"}
+    assert 0.2 < sum(same) / sum(len(trial.values) for trial in near) < 0.7
 
 
 def test_without_a_rate_in_the_space_nothing_is_tried_slower() -> None:

@@ -1,4 +1,4 @@
-"""Who is ended early: by the rungs of earlier trials, in the last phase alone, anchors never; and the budget."""
+"""Who is ended early: by the rungs of earlier trials, in the last phase alone, planned trials never; and the budget."""
 
 from typing import Any, cast
 
@@ -47,7 +47,7 @@ def decisions(scheduler: Any, search: Search, running: Trial) -> list[str]:
     scheduler.on_trial_add(None, now)
     for number in range(1, len(running.records) + 1):
         seen = running.after(running.records[:number], schedule, "ndcg@10")
-        said.append(scheduler.on_trial_result(None, now, result_of(seen, schedule, "ndcg@10", 2)))
+        said.append(scheduler.on_trial_result(None, now, result_of(seen, schedule, "ndcg@10")))
         if said[-1] == "STOP":
             break
     return said
@@ -86,13 +86,14 @@ def test_a_trial_that_failed_sets_no_mark() -> None:
     scheduler, now = build_scheduler(here, []), Running()
     scheduler.on_trial_add(None, now)
     failed = trial(8, [0.5]).model_copy(update={"records": [], "score": None})
-    scheduler.on_trial_complete(None, now, result_of(failed, CONFIG.schedule, "ndcg@10", 2))
+    scheduler.on_trial_complete(None, now, result_of(failed, CONFIG.schedule, "ndcg@10"))
     assert not any(recorded for _, recorded in scheduler._brackets[0]._rungs)
 
 
-def test_anchors_are_run_to_their_end() -> None:
+def test_planned_trials_are_run_to_their_end() -> None:
     here = search()
-    assert set(decisions(build_scheduler(here, PAST), here, trial(1, [0.05] * 20))) == {"CONTINUE"}
+    planned = trial(8, [0.05] * 20).model_copy(update={"is_planned": True})
+    assert set(decisions(build_scheduler(here, PAST), here, planned)) == {"CONTINUE"}
 
 
 def test_rungs_are_entered_where_a_trial_has_come_to() -> None:

@@ -21,11 +21,10 @@ RATE = "schedule.phases.1.learning_rate"
 
 def trained(search: Search, candidate: Candidate, number: int = 0) -> tuple[Trial, list[dict[str, Any]]]:
     """The trial at its end, and all that it reported."""
-    key = search.space.key(candidate)
+    key, values, is_planned = search.space.key(candidate), dict(candidate.values), candidate.is_planned
     told: list[dict[str, Any]] = []
-    train_trial(
-        search, Trial(number=number, strategy=candidate.strategy, values=dict(candidate.values), key=key), told.append
-    )
+    trial = Trial(number=number, strategy=candidate.strategy, values=values, key=key, is_planned=is_planned)
+    train_trial(search, trial, told.append)
     return Trial.model_validate_json(told[-1]["trial"]), told
 
 
@@ -49,13 +48,13 @@ def test_trials_share_phases_and_have_the_numbers_of_runs_that_do_not(make_searc
     assert separate.reused == 0
 
 
-def test_trials_are_judged_in_their_last_phase_and_anchors_are_known(make_search: MakeSearch) -> None:
+def test_trials_are_judged_in_their_last_phase_and_planned_ones_are_known(make_search: MakeSearch) -> None:
     search = make_search("judged")
-    _, told = trained(search, Candidate("configured"))
+    _, told = trained(search, Candidate("configured", is_planned=True))
     assert [result["is_judged"] for result in told] == [False, False, True, True, True, True]
-    assert all(result["is_anchor"] for result in told)
+    assert all(result["is_planned"] for result in told)
     _, told = trained(search, Candidate("scratch"), 2)
-    assert [(result["is_judged"], result["is_anchor"]) for result in told] == [(True, False)] * 3
+    assert [(result["is_judged"], result["is_planned"]) for result in told] == [(True, False)] * 3
 
 
 def test_a_candidate_that_does_not_fit_the_checkpoint_says_why(make_search: MakeSearch) -> None:
@@ -111,4 +110,4 @@ def test_a_trial_survives_its_file() -> None:
     again = Trial.model_validate_json(text)
     assert [type(value) for value in again.values.values()] == [int, bool, float, type(None)]
     assert math.isnan(again.records[2]["val/ndcg@10"])
-    assert not result_of(again, HASTY, "mrr", 9)["is_judged"]
+    assert not result_of(again, HASTY, "mrr")["is_judged"]
