@@ -66,9 +66,11 @@ def propose(space: Space, tune: TuneConfig, trials: Sequence[Trial]) -> Candidat
 def _steps(space: Space, trials: Sequence[Trial]) -> list[Candidate]:
     """The best strategy as it is configured, then with one setting after another changed, and kept where it was better.
 
-    As far as it is known: the last of these is to be tried, unless it was.
+    As far as it is known: the last of these is to be tried, unless it was. Training from scratch, which has but a rate,
+    is that strategy only where nothing else is.
     """
-    best = best_of([trial for trial in trials if not trial.values and trial.strategy in space.strategies])
+    configured = [trial for trial in trials if not trial.values and trial.strategy in space.strategies]
+    best = best_of([trial for trial in configured if trial.strategy != "scratch"] or configured)
     if best is None:
         return []
     found, by_key = [best.candidate], {trial.key: trial for trial in trials}

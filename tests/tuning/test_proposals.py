@@ -43,15 +43,21 @@ def test_every_strategy_is_tried_as_it_is_configured_before_tpe_chooses() -> Non
     assert all(trial.values for trial in trials[first:])
 
 
-@pytest.mark.parametrize("best", ["configured", "gradual", "scratch"])
+@pytest.mark.parametrize("best", ["configured", "gradual"])
 def test_the_best_strategy_is_tried_slower_before_tpe_chooses(best: str) -> None:
     here = space()
     first = len(here.strategies)
-    trials = tried(here, TuneConfig(num_trials=first + 2), lambda one: 0.6 if one.strategy == best else 0.5)
-    path = "evaluate.scratch_schedule.phases.0.learning_rate" if best == "scratch" else RATE
-    step, following = trials[first:]
-    assert (step.strategy, step.values) == (best, {path: pytest.approx(here.configured(path) * 0.3)})
-    assert len(following.values) == 1 if best != "scratch" else following.strategy
+    scores = {best: 0.6, "scratch": 0.9}  # which is no fine-tuning
+    trials = tried(here, TuneConfig(num_trials=first + 1), lambda one: scores.get(one.strategy, 0.5))
+    assert (trials[-1].strategy, trials[-1].values) == (best, {RATE: pytest.approx(here.configured(RATE) * 0.3)})
+
+
+def test_where_nothing_is_fine_tuned_scratch_is_tried_slower() -> None:
+    here = space("tune.strategies=[scratch]", "model.start_from=null")
+    trials = tried(here, TuneConfig(num_trials=3))
+    path = "evaluate.scratch_schedule.phases.0.learning_rate"
+    assert [(trial.values, trial.is_planned) for trial in trials[:2]] == [({}, True), ({path: 3e-4}, True)]
+    assert not trials[2].is_planned
 
 
 def test_each_step_is_kept_where_it_was_better() -> None:
