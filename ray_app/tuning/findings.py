@@ -85,7 +85,7 @@ def sentences(space: Space, trials: Sequence[Trial], metric: str) -> list[str]:
         ours = best_of([best_by[name] for name in mine if name in best_by])
         if ours is not None and other in best_by:
             told.append(f"{what.capitalize()} was worth {_gain(ours, best_by[other])}.")
-    return [*told, epochs_sentence(space, trials)]
+    return [*told, *_steps(space, trials), epochs_sentence(space, trials)]
 
 
 def soup_sentence(recipe: Recipe, trials: Sequence[Trial]) -> str:
@@ -109,6 +109,20 @@ def epochs_sentence(space: Space, trials: Sequence[Trial]) -> str:
         f"{trained} epochs were trained; {reused} more ({share:.0%}) were shared between trials instead, and up to "
         f"{left} were spared by ending {_counted(len(stopped), 'trial')} early."
     )
+
+
+def _steps(space: Space, trials: Sequence[Trial]) -> list[str]:
+    """What each setting was worth that was changed alone (`proposals.STEPS`); nothing where none was."""
+    told, strategy = [], None
+    for trial in trials:
+        if trial.is_planned and trial.values and trial.score is not None:
+            *kept, path = trial.values
+            before = [one for one in trials if one.strategy == trial.strategy and [*one.values] == kept]
+            same = next((one for one in before if all(one.values[key] == trial.values[key] for key in kept)), None)
+            if same is not None and same.score is not None:
+                strategy = trial.strategy
+                told.append(f"{space.label(path)} {trial.values[path]:.4g} {_gain(trial, same)}")
+    return [f"By {strategy}, one setting after another, kept where it was better: {', '.join(told)}."] if told else []
 
 
 def _gain(better: Trial, other: Trial) -> str:

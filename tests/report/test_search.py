@@ -69,6 +69,22 @@ def test_the_ranking_is_told_in_words() -> None:
     assert sentences(SEARCH.space, [TRIALS[5]], "ndcg@10") == []
 
 
+def test_settings_that_were_changed_one_at_a_time_are_told_in_words() -> None:
+    planned = [
+        trial(0, "full", 0.150),
+        trial(1, "full", 0.153, rate=3e-4),
+        trial(2, "full", 0.152, rate=3e-4, l2_sp=0.5),
+        trial(3, "full", 0.9, rate=1e-4, l2_sp=0.9, head=1e-3),
+    ]
+    steps = [one.model_copy(update={"is_planned": one.number < 3}) for one in planned]
+    told = sentences(SEARCH.space, steps, "ndcg@10")
+    assert (
+        "By full, one setting after another, kept where it was better: full.learning_rate 0.0003 +0.0030, "
+        "full.l2_sp 0.5 -0.0010." in told
+    )
+    assert not any("one setting" in sentence for sentence in sentences(SEARCH.space, planned, "ndcg@10"))
+
+
 def test_what_decides_the_score_is_found_to_matter() -> None:
     tried = [
         trial(n, "configured", 0.1 + n % 4, rate=1e-4 * 2 ** (n % 4), l2_sp=10.0 ** (-n // 5), head=1e-3)
