@@ -73,15 +73,13 @@ def _steps(space: Space, trials: Sequence[Trial]) -> list[Candidate]:
     best = best_of([trial for trial in configured if trial.strategy != "scratch"] or configured)
     if best is None:
         return []
-    found, by_key = [best.candidate], {trial.key: trial for trial in trials}
+    found: list[Candidate] = []
     for path, value in _changes(space, best.strategy):
         step = Candidate(best.strategy, {**best.values, path: value}, is_planned=True)
         found.append(step)
-        trial = by_key.get(space.key(step))
-        if trial is None:
+        if _is_new(space, step, {trial.key for trial in trials}):
             break
-        best = best_of([best, trial])
-        assert best is not None
+        best = best_of([best, *(trial for trial in trials if trial.candidate == step)]) or best
     return found
 
 
