@@ -129,7 +129,7 @@ class TuneConfig(Section):
     num_trials: Positive = 20
     """At most so many, the configured schedule and its linear probe included."""
     search: Literal["tpe", "random", "grid", "pbt"] = "tpe"
-    """Who proposes: tpe tries each strategy as it is configured and the best of them slower and held tighter, all to
+    """Who proposes: tpe tries each way to fine-tune as it is configured and the best slower and held tighter, all to
     their end, then learns from the trials before (Optuna); a grid takes three points of every range; pbt changes the
     rate of the last phase while it lasts, and asks neither space nor scheduler (population-based training)."""
     population: Annotated[int, Field(ge=2)] = 4

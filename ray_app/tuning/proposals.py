@@ -42,7 +42,8 @@ def propose(space: Space, tune: TuneConfig, trials: Sequence[Trial]) -> Candidat
     if tune.search == "grid":
         ahead += space.grid
     if tune.search == "tpe":  # strategies are compared at equal settings, and the configured ones are no blind guess
-        ahead += [Candidate(strategy, is_planned=True) for strategy in space.strategies]
+        # Training from scratch may take far longer than any fine-tuning, and is rarely what comes of a search.
+        ahead += [Candidate(strategy, is_planned=strategy != "scratch") for strategy in space.strategies]
         ahead += _steps(space, trials)
     for candidate in ahead:
         if _is_new(space, candidate, tried):

@@ -68,7 +68,7 @@ def test_each_step_is_kept_where_it_was_better() -> None:
     steps = [trial for trial in trials if trial.is_planned and trial.values]
     assert [set(trial.values) for trial in steps] == [{RATE}, {RATE, SHARE}, {RATE, DECAY}]
     assert steps == trials[len(here.strategies) :][: len(steps)]
-    assert all(trial.is_planned for trial in trials[: len(here.strategies)])
+    assert [trial.strategy for trial in trials[: len(here.strategies)] if not trial.is_planned] == ["scratch"]
     assert not any(trial.is_planned for trial in trials[len(here.strategies) + len(steps) :])
 
 
