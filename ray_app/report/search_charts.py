@@ -11,7 +11,7 @@ from ray_app.tuning.findings import Importance
 from ray_app.tuning.space import Space
 from ray_app.tuning.trials import Trial, best_of
 
-HEIGHT, BOTTOM = 190, 30
+HEIGHT, BOTTOM = 194, 36
 AXIS_GAP, AXIS_HEIGHT, AXIS_TOP = 150, 210, 46
 BAR_ROW = 26
 
@@ -43,7 +43,7 @@ def best_so_far(trials: Sequence[Trial], metric: str) -> str:
         for y in [place((0, mark))[1]]
     )
     numbers = "".join(
-        f'<text class="tick" x="{place((mark, 0))[0]:.1f}" y="{HEIGHT - 12}" text-anchor="middle">{mark:.0f}</text>'
+        f'<text class="tick" x="{place((mark, 0))[0]:.1f}" y="{HEIGHT - 20}" text-anchor="middle">{mark:.0f}</text>'
         for mark in ticks(0, span)
         if mark <= span and mark == int(mark)
     )
@@ -54,7 +54,7 @@ def best_so_far(trials: Sequence[Trial], metric: str) -> str:
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
         f'<text class="label" x="{LEFT}" y="{TOP - 8}">validation {escape(metric)}, best so far</text>{grid}'
         f'<polyline class="line" points="{line}"/>{points}{numbers}'
-        f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 1}" text-anchor="end">epochs trained</text></svg>'
+        f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">epochs trained</text></svg>'
     )
 
 
