@@ -45,7 +45,8 @@ class ModelConfig(Section):
     """Drawn once per batch and shared by its positions (sampled_softmax)."""
     logq_correction: bool = True
     """Subtract from each negative the log of how often it is expected in the sample (sampled_softmax)."""
-    negatives: Literal["uniform", "popularity"] = "uniform"
+    negatives: Literal["uniform", "popularity", "mixed"] = "uniform"
+    """How they are drawn: each item as often, as often as it was had, or half of them so and half so."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a target's mass that is spread over the catalogue (softmax)."""
     order_balance: Annotated[float, Field(ge=0, le=1)] = 0.0

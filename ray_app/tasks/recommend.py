@@ -182,7 +182,11 @@ def _draw_probabilities(
     assert train_counts is not None
     assert len(train_counts) == num_items
     smoothed = train_counts.to(device, torch.float32) + (1 if trained is None else trained)
-    return smoothed / smoothed.sum()
+    popular = smoothed / smoothed.sum()
+    if config.negatives == "popularity":
+        return popular
+    even = torch.ones_like(popular) if trained is None else trained.float()
+    return (popular + even / even.sum()) / 2
 
 
 def questions(histories: Histories, part: Part, exclude_seen: bool) -> tuple[LongArray, Ragged, Ragged]:

@@ -144,7 +144,9 @@ def test_bfloat16_autocast_gives_nearly_the_same_loss_and_gradients(loss: str) -
         torch.testing.assert_close(other.grad, one.grad, rtol=0.1, atol=0.01, msg=name)
 
 
-@pytest.mark.parametrize("settings", [{"negatives": "uniform"}, {"negatives": "popularity"}, {"loss": "softmax"}])
+@pytest.mark.parametrize(
+    "settings", [*({"negatives": kind} for kind in ("uniform", "popularity", "mixed")), {"loss": "softmax"}]
+)
 def test_an_item_that_nobody_could_have_had_is_no_negative_where_there_is_content(settings: dict[str, str]) -> None:
     """Told that it is unwanted, the model would learn it of the items like it, through the projection they share."""
     config = ModelConfig.model_validate({"dim": 8, "max_history_len": 5, "num_negatives": 200, **settings})
@@ -166,6 +168,24 @@ def test_an_item_that_nobody_could_have_had_is_no_negative_where_there_is_conten
         assert log_expected is not None
         assert set(drawn.tolist()) == {1, 2, 3, 4, 5, 6, 9}
         torch.testing.assert_close(log_expected.exp(), torch.full((200,), 200 / 7))
+
+
+@pytest.mark.parametrize(
+    ("kind", "share"),
+    [("uniform", [1 / 3] * 3), ("popularity", [7 / 10, 2 / 10, 1 / 10]), ("mixed", [31 / 60, 16 / 60, 13 / 60])],
+)
+def test_negatives_are_drawn_as_often_as_the_correction_says(kind: str, share: list[float]) -> None:
+    config = ModelConfig.model_validate({"dim": 8, "max_history_len": 5, "num_negatives": 20_000, "negatives": kind})
+    model = SequenceModel(shape_of(config), torch.arange(3), 0)
+    task = RecommendTask(
+        model, {}, Shard([], 0, lambda _: iter(()), 1), 1, config, train_counts=torch.tensor([6, 1, 0])
+    )
+    torch.manual_seed(0)
+    drawn, log_expected = task._draw()
+    assert log_expected is not None
+    expected = torch.tensor(share)
+    torch.testing.assert_close(torch.bincount(drawn, minlength=4)[1:] / 20_000, expected, rtol=0, atol=0.02)
+    torch.testing.assert_close(log_expected.exp() / 20_000, expected[drawn - 1])
 
 
 def test_of_a_very_large_catalogue_fewer_users_are_asked_about_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
