@@ -145,7 +145,8 @@ class TuneConfig(Section):
     """Who stops trials that are behind: asha by the best third at each rung of epochs, hyperband the same with some
     trials judged later than others (with tpe, what BOHB does), median by half of all."""
     grace_epochs: Positive = 3
-    """A trial is not stopped before it has trained so long, nor before its last phase."""
+    """A trial is not stopped before it has trained so long, nor before its last phase; those that tpe begins with are
+    not stopped at all, but for training from scratch."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3.0
     """asha and hyperband: one in so many goes on from each rung, and the next rung is so many times as far."""
     data_share: Annotated[float, Field(gt=0, le=1)] = 1.0
