@@ -4,7 +4,9 @@
         data.events='FOLDER/[!c]*.parquet' classifier.weights=FILE [key=value ...]
 
 Plain loop, one process, no Ray. Whatever trains the backbone is tried at each of `--rates` times the configured rate,
-and the one that validation likes best is reported, so that each strategy is compared at its own best. `plain` trains
+and the one that validation likes best is reported, so that each strategy is compared at its own best; so is the linear
+probe with several weight decays, since a head that is to be trained further may be held smaller than one that is not.
+`plain` trains
 everything at once with batch norms in training, as is usual elsewhere; all others keep the statistics of pretraining
 where the configuration says so, `full` too. `wise` and `soup` are made of what `two_phase_l2_sp` trained: the best
 point between its backbone and the pretrained one, and the greedy soup of its rates. One JSON line per strategy:
@@ -46,12 +48,14 @@ from ray_app.tune_config import Strategy
 from ray_app.tuning.strategies import schedule_of
 
 BACKBONE = r"^backbone\."
-HELD, WISE, SOUP = "two_phase_l2_sp", "wise", "soup"
+PROBE, HELD, WISE, SOUP = "linear_probe", "two_phase_l2_sp", "wise", "soup"
+PROBE_DECAYS = (1.0, 0.1, 0.01, 0.001)
+"""Factors on the weight decay of the head's phase, of which the linear probe takes the best on validation."""
 ALPHAS = (1.0, 0.9, 0.7, 0.5, 0.3)
 """Of `wise`, shares of the way from the pretrained backbone: of equally good ones the longest."""
 DIVIDED: tuple[Strategy, ...] = ("gradual", "surgical_first", "surgical_middle", "surgical_last")
 """Those that freeze a part of the backbone."""
-NAMES = {"linear_probe", "plain", "full", "two_phase", HELD, *DIVIDED, "scratch", WISE, SOUP}
+NAMES = {PROBE, "plain", "full", "two_phase", HELD, *DIVIDED, "scratch", WISE, SOUP}
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,10 @@ def strategies(config: Config, rates: list[float]) -> dict[str, list[tuple[Confi
     scratch = with_values(config, {"classifier.weights": None})
     everything = Phase(name="scratch", epochs=full.epochs, learning_rate=full.learning_rate, decay="cosine")
     of_batches = {"l2_sp": 0.0, "keep_statistics": False}
+    probes = [
+        schedule.model_copy(update={"phases": (head.model_copy(update={"weight_decay": head.weight_decay * factor}),)})
+        for factor in PROBE_DECAYS
+    ]
     thawed: dict[str, Schedule] = {
         "plain": _only(full.model_copy(update=of_batches)),
         "full": _only(full.model_copy(update={"l2_sp": 0.0})),
@@ -79,7 +87,7 @@ def strategies(config: Config, rates: list[float]) -> dict[str, list[tuple[Confi
         **{name: schedule_of(name, config) for name in DIVIDED},
     }
     return {
-        "linear_probe": [(config, schedule.model_copy(update={"phases": (head,)}))],
+        PROBE: [(config, probe) for probe in probes],
         **{name: [(config, _at(rate, one)) for rate in rates] for name, one in thawed.items()},
         "scratch": [(scratch, _at(rate, _only(everything))) for rate in rates],
     }
@@ -159,12 +167,13 @@ def compare(config: Config, shares: list[float], seeds: list[int], names: list[s
             outcomes = [train(pictures, *training) for training in trainings]
             number, best = max(enumerate(outcomes), key=lambda pair: pair[1].validation)
             chosen = trainings[number][0]
-            rates_tried = [schedule.phases[-1].learning_rate for _, schedule in trainings]
-            tried = dict(zip(rates_tried, (one.validation for one in outcomes), strict=True))
-            tell(name, best, chosen, learning_rate=rates_tried[number], tried=tried)
+            setting = "weight_decay" if name == PROBE else "learning_rate"
+            values = [getattr(schedule.phases[-1], setting) for _, schedule in trainings]
+            tried = dict(zip(values, (one.validation for one in outcomes), strict=True))
+            tell(name, best, chosen, **{setting: values[number]}, tried=tried)
             if name == HELD:
                 soup, members = souped(outcomes)
-                tell(SOUP, soup, chosen, members=[rates_tried[member] for member in members])
+                tell(SOUP, soup, chosen, members=[values[member] for member in members])
                 wise, alpha = held_back(outcomes[number], build_task(of, pictures, cached_features(pictures, of)).model)
                 tell(WISE, wise, chosen, alpha=alpha)
 

@@ -11,6 +11,7 @@ from door import run
 from stages import console, finetune_run, target_dataset
 
 from ray_app.config import Config
+from ray_app.models.device import device_of
 from ray_app.report import sweep_table
 from ray_app.schedule import Schedule
 from ray_app.training.loop import fit
@@ -21,7 +22,7 @@ from ray_app.training.world import World
 
 def main(config: Config) -> None:
     of = finetune_run(config.model_copy(update={"tune": None}), target_dataset(config))
-    world = World.current(torch.device("cuda" if of.config.train.use_gpu else "cpu"))
+    world = World.current(device_of(of.config.train.use_gpu))
     torch.set_num_threads(of.config.train.cpus_per_worker)
     task = of.begin(world)
     settings, phases = loop_settings(of, world.device), of.schedule.phases

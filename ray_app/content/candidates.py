@@ -14,6 +14,7 @@ from ray_app.content.picture_features import probe_features
 from ray_app.content.pretrained import as_shown, begin_backbone, example, settled, to_channels_last
 from ray_app.data.picture_set import PictureSet
 from ray_app.errors import DataError, UserError
+from ray_app.models.device import device_of
 from ray_app.picture_config import Candidate
 from ray_app.storage import join
 from ray_app.transferability import h_score, logme
@@ -98,7 +99,7 @@ def _cost(config: Config, pictures: PictureSet) -> tuple[float, int]:
     classifier = config.classifier
     assert classifier is not None
     torch.set_num_threads(config.train.cpus_per_worker)
-    device = torch.device("cuda" if config.train.use_gpu and torch.cuda.is_available() else "cpu")
+    device = device_of(config.train.use_gpu)
     backbone = to_channels_last(begin_backbone(classifier, pictures.storage, pictures.kind)).to(device).eval()
     shown, bf16 = as_shown(backbone, example(backbone, classifier, _TIMED), device), config.train.precision == "bf16"
     times = []

@@ -13,6 +13,7 @@ from rich.progress import Progress
 from ray_app.content.vectors import vectors_in
 from ray_app.data.dataset import FEATURES, Dataset
 from ray_app.data.pool import Shared, map_parts
+from ray_app.models.device import device_of
 from ray_app.schema import Col
 from ray_app.storage import Storage, join
 from ray_app.train_config import TrainConfig
@@ -39,7 +40,7 @@ class Encoding:
         torch.set_num_threads(train.cpus_per_worker)
         self._storage, self._uri = storage, uri
         self._parts = parts.get()
-        self._encode = encoder.load(torch.device("cuda" if train.use_gpu else "cpu"))
+        self._encode = encoder.load(device_of(train.use_gpu))
 
     def __call__(self, number: str) -> Iterator[pa.Table]:
         """The rows of part `number`, after they were written."""

@@ -31,6 +31,7 @@ from ray_app.data.picture_set import PartName, PictureSet
 from ray_app.data.picture_shard import Range, Rows, contents_of, cut, joined, share_of, whole
 from ray_app.data.pool import map_parts
 from ray_app.errors import ConfigError
+from ray_app.models.device import device_of
 from ray_app.picture_config import HeadConfig
 from ray_app.storage import join
 
@@ -148,7 +149,7 @@ class Encoding:
         assert config.classifier is not None
         torch.set_num_threads(config.train.cpus_per_worker)
         self._features, self._config = features, config.classifier
-        self._device = torch.device("cuda" if config.train.use_gpu else "cpu")
+        self._device = device_of(config.train.use_gpu)
         self._bf16 = config.train.precision == "bf16"
         pictures = features.pictures
         self._backbone = begin_backbone(config.classifier, pictures.storage, pictures.kind).to(self._device).eval()

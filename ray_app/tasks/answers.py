@@ -20,6 +20,7 @@ from ray_app.config import Config, fingerprint
 from ray_app.data.picture_set import PartName, PictureSet
 from ray_app.data.picture_shard import chosen
 from ray_app.data.pool import map_parts
+from ray_app.models.device import device_of
 from ray_app.storage import Storage, join
 from ray_app.tasks.classifier import load_classifier
 
@@ -96,7 +97,7 @@ class Answering:
         torch.set_num_threads(config.train.cpus_per_worker)
         self._storage: Storage = pictures.storage
         self._folder = folder
-        self._device = torch.device("cuda" if config.train.use_gpu else "cpu")
+        self._device = device_of(config.train.use_gpu)
         self._classifier = load_classifier(pictures.storage, model_uri)
         known = {name: column for column, name in enumerate(self._classifier.classes)}
         columns = [(place, known[name]) for place, name in enumerate(pictures.manifest.classes) if name in known]

@@ -21,6 +21,7 @@ from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import COLUMNS, Histories, Ragged
 from ray_app.evidence.memory import Memory
 from ray_app.evidence.ranker import Ranker, too_few_users
+from ray_app.models.device import device_of
 from ray_app.storage import Storage, join
 from ray_app.tasks.hybrid import FACTS_FILE, MEMORY_FILE, RANKER_FILE, TODAY_FILE, Evidences
 from ray_app.tasks.recommend import questions
@@ -123,7 +124,7 @@ class Describer:
         torch.set_num_threads(config.train.cpus_per_worker)
         self._storage = storage
         self._config = config
-        device = torch.device("cuda" if config.train.use_gpu else "cpu")
+        device = device_of(config.train.use_gpu)
         self._exclude_seen = config.evaluate.exclude_seen
         with fetched(storage, model_uri) as folder:
             verify(folder)

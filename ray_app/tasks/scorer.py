@@ -14,6 +14,7 @@ from ray_app.data.batches import pad_histories
 from ray_app.data.dataset import Dataset
 from ray_app.data.sequences import Ragged
 from ray_app.metrics import Scores
+from ray_app.models.device import device_of
 from ray_app.models.sequence import SequenceModel
 from ray_app.schema import Col
 from ray_app.storage import Storage
@@ -94,7 +95,7 @@ def load_scorer(storage: Storage, dataset: Dataset, uri: str, config: Config, *,
     Raises:
         CheckpointError: it is incomplete, damaged, or does not fit.
     """
-    device = torch.device("cuda" if config.train.use_gpu else "cpu")
+    device = device_of(config.train.use_gpu)
     with fetched(storage, uri) as folder:
         verify(folder)
         return open_scorer(folder, dataset, config.train.seed, device, today=today)

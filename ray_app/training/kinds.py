@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from ray_app import checkpoint
 from ray_app.config import dump
 from ray_app.data.dataset import Dataset
 from ray_app.data.picture_set import PictureSet
 from ray_app.data.stream import read_tables, stream_tables
+from ray_app.models.device import device_of
 from ray_app.storage import Storage
 from ray_app.tasks import recommend
 from ray_app.tasks.beginning import complete
@@ -126,7 +126,7 @@ class Classify:
         write_encoder(folder, classifier, run.storage)
         if not classifier.calibrate:
             return {"task": "classify"}
-        device = torch.device("cuda" if run.config.train.use_gpu and torch.cuda.is_available() else "cpu")
+        device = device_of(run.config.train.use_gpu)
         tensors, factor = calibrated(tensors, read_classifier(folder, classifier), pictures, device)
         replace(snapshot, model=tensors).save_model(folder / MODEL_FILE)
         return {"task": "classify", "sharpness": factor}

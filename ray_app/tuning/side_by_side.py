@@ -6,6 +6,7 @@ import ray
 import torch
 
 from ray_app.data.picture_set import PictureSet
+from ray_app.models.device import device_of
 from ray_app.tasks.answers import answer_here
 from ray_app.training.loop import fit
 from ray_app.training.run import Run
@@ -36,7 +37,7 @@ def train_side_by_side(runs: Sequence[Run], room: Room) -> Iterator[Run]:
 def train_alone(run: Run) -> None:
     """Train and publish in this process; of pictures or texts, tell the test part too, while the model is at hand."""
     torch.set_num_threads(run.config.train.cpus_per_worker)
-    device = torch.device("cuda" if run.config.train.use_gpu else "cpu")
+    device = device_of(run.config.train.use_gpu)
     world = World.current(device)
     run.prepare()
 

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from ray_app.config import fingerprint
+from ray_app.models.device import device_of
 from ray_app.storage import join
 from ray_app.training.run import Run
 from ray_app.training.snapshot import Snapshot
@@ -73,7 +74,7 @@ def make_soup(search: Search, trials: Sequence[Trial]) -> None:
         return
     _, run, snapshot = found[0]
     torch.set_num_threads(run.config.train.cpus_per_worker)
-    world = World.current(torch.device("cuda" if run.config.train.use_gpu else "cpu"))
+    world = World.current(device_of(run.config.train.use_gpu))
     task = run.begin(world, keep=True)
 
     def judge(weights: Weights) -> float:

@@ -11,6 +11,7 @@ import torch
 from ray import tune
 
 from ray_app.errors import TrainingError, UserError
+from ray_app.models.device import device_of
 from ray_app.schedule import Schedule
 from ray_app.training.loop import fit
 from ray_app.training.snapshot import Progress, Snapshot
@@ -49,7 +50,7 @@ def train_trial(search: Search, trial: Trial, report: Callable[[dict[str, Any]],
     """
     run = search.run_of(trial.candidate)
     torch.set_num_threads(run.config.train.cpus_per_worker)
-    device = torch.device("cuda" if run.config.train.use_gpu else "cpu")
+    device = device_of(run.config.train.use_gpu)
     storage, folder, schedule = search.storage, search.prefixes_uri, run.schedule
     run.prepare()
     world = World.current(device)
