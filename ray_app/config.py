@@ -46,6 +46,7 @@ class StorageConfig(Section):
     access_key_id: SecretStr | None = None
     """Credentials fall back to the environment, the shared credentials file and the instance role."""
     secret_access_key: SecretStr | None = None
+    """Never printed."""
     connect_timeout_s: Annotated[float, Field(gt=0)] = 4.0
     """Twice this is what a wrong endpoint costs before it is reported."""
 
@@ -78,6 +79,7 @@ class Config(Section):
     """Everything a run depends on."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "default"
+    """Folder of this project below `storage.path`, and its name in the registry."""
     storage: StorageConfig = StorageConfig()
     data: DataConfig = DataConfig()
     content: ContentConfig | None = None

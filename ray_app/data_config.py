@@ -27,14 +27,21 @@ class Columns(Section):
     """The retailer's name for each of our event columns. Optional ones are read when the file has them."""
 
     user_id: str = "user_id"
+    """Required."""
     item_id: str = "item_id"
     timestamp: str = "timestamp"
+    """Required: a date and time (UTC where no zone is written), or a number (`timestamp_unit`)."""
     event_type: str = "event_type"
+    """Such as click or purchase (`event_types`)."""
     quantity: str = "quantity"
+    """Below zero it is a return, which is quarantined, and the purchase too that it undoes in full."""
     price: str = "price"
     rating: str = "rating"
+    """Read where `min_rating` is set."""
     order_id: str = "order_id"
+    """Items of one order are learned from what came before the order, and count as bought together."""
     store_id: str = "store_id"
+    """Tells apart lines that are equal otherwise."""
 
 
 class ItemColumns(Section):
@@ -42,12 +49,18 @@ class ItemColumns(Section):
 
     item_id: str = "item_id"
     title: str = "title"
+    """Text, for encoders, baselines and the page."""
     description: str = "description"
+    """Text."""
     brand: str = "brand"
+    """Label and text."""
     category: str = "category"
+    """Label and text; diversity counts by it."""
     price: str = "price"
     image: str = "image"
+    """Path or URI of a picture, relative to the file that names it."""
     available_from: str = "available_from"
+    """A time, kept in the item table."""
 
 
 class SplitConfig(Section):
@@ -56,9 +69,11 @@ class SplitConfig(Section):
     kind: Literal["temporal", "leave_one_out"] = "temporal"
     """temporal: global cutoffs, what a retailer should trust; leave_one_out: the papers' protocol."""
     validation_days: Days = 14.0
+    """Length of the validation part, which lies before the test part."""
     test_days: Days = 14.0
     """Counted back from the last event."""
     validation_start: datetime | None = None
+    """First moment of the validation part."""
     test_start: datetime | None = None
     """Cutoffs given outright (UTC where no zone is written) win over the days."""
 
@@ -95,4 +110,5 @@ class DataConfig(Section):
     max_user_events: Positive = 10_000
     """More events of one user than this in one part of the split are a robot's: the oldest are quarantined."""
     max_quarantined_fraction: Fraction = 0.05
+    """A larger share of rows that cannot be read ends the job before training. They are kept with their reasons."""
     split: SplitConfig = SplitConfig()

@@ -15,10 +15,12 @@ class EvaluateConfig(Section):
     """Full-catalogue ranking of the test part."""
 
     k: Annotated[tuple[Positive, ...], Field(min_length=1)] = (5, 10, 20)
+    """Lengths of lists that are judged."""
     exclude_seen: bool = True
     """Whether items of the user's history are taken out of the ranking, and are no negatives in training: ask the
     service as it was trained. Papers differ: never mix the two."""
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    """Of users, for each 95% interval."""
     baselines: tuple[BaselineName, ...] = (
         "popular",
         "popular_recent",
@@ -27,10 +29,12 @@ class EvaluateConfig(Section):
         "transitions",
         "transitions_text",
     )
+    """What every model must beat, fitted to the same train part."""
     scratch: bool = True
     """Also train the same model from random weights, with `scratch_schedule`, and put it into the table."""
     scratch_schedule: ScratchSchedule = from_scratch()
     batch_users: Positive = 256
+    """Users ranked at once: each takes 4 bytes per item of the catalogue, several times."""
 
 
 class DataCurveConfig(Section):
@@ -47,7 +51,9 @@ class PredictConfig(Section):
     """Top-k lists for every user."""
 
     k: Positive = 20
+    """Items per list."""
     exclude_seen: bool = True
+    """Whether lists leave out what a user had."""
     history: Literal["all", "before_test"] = "all"
     """all: as the service answers, by all events of the log; before_test: exactly the lists that evaluation scored."""
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0

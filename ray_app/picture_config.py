@@ -24,6 +24,7 @@ class LabelColumns(Section):
     """The retailer's name for each of our columns. All but `label` are read when the file has them."""
 
     label: str = "label"
+    """Required: what is learned."""
     group: str = "group"
     """A coarser label; all pictures of a label have the same."""
     key: str = "key"
@@ -45,10 +46,15 @@ class TextColumns(LabelColumns):
     """Those of a catalogue: beside `label`, a file must have `title`. A text is what there is of the first three."""
 
     title: str = "title"
+    """Required."""
     description: str = "description"
+    """Added to the title."""
     brand: str = "brand"
+    """Added to the title."""
     label: str = "category"
+    """Required: what is learned."""
     key: str = "item_id"
+    """What predictions are written by."""
 
 
 class AugmentConfig(Section):
@@ -76,6 +82,7 @@ class SharesConfig(Section):
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Of each label's pictures, where nobody has decided; equal pictures stay in one part."""
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Likewise, of each label."""
     train_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Train on so much of each label's training pictures alone: what a learning curve varies."""
 
@@ -104,7 +111,9 @@ class HeadConfig(Section):
     kind: Literal["linear", "mlp", "conv"] = "linear"
     """mlp: one hidden layer; conv: a 3x3 convolution on the feature map before it is pooled."""
     hidden: Positive = 512
+    """Width of the hidden layer, or channels of the convolution."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Before the last layer."""
 
 
 class LoraConfig(Section):
@@ -115,6 +124,7 @@ class LoraConfig(Section):
     lora_alpha: Positive = 16
     """What is added counts lora_alpha / r times."""
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On what an adapter reads."""
     target_modules: tuple[str, ...] = ()
     """Ends of the names of the linear layers that have one, such as query; unset: all linear layers."""
 
@@ -144,6 +154,7 @@ class ClassifierConfig(Section):
     batch_size: Positive = 32
     """Pictures or texts per worker and step."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a picture's mass that is spread over all labels."""
     calibrate: bool = True
     """Before a model is published, its logits are made sharper or flatter until the validation part finds them
     likeliest (temperature scaling): answers stay as they are, and how sure they are becomes true."""
@@ -180,6 +191,7 @@ class Candidate(Section):
     """A backbone that may suit the pictures, shown to them as `classifier` says."""
 
     backbone: BackboneName
+    """As `classifier.backbone`."""
     weights: str = PRETRAINED
     """As `classifier.weights`."""
 
@@ -198,6 +210,7 @@ class CrossValidationConfig(Section):
     """
 
     folds: Annotated[int, Field(ge=2)] = 5
+    """So many models are trained."""
     kind: Literal["stratified", "grouped", "plain", "time_series"] = "stratified"
     """stratified: each fold has its share of every label; plain: of all alike; grouped: what has the same
     `columns.fold_by` stays together; time_series: by `columns.fold_by`, each fold told by what is earlier alone."""

@@ -36,6 +36,7 @@ class ParamGroup(Section):
     """Parameters whose name matches `match` (re.search) and no earlier group of the phase."""
 
     match: Annotated[str, AfterValidator(_regex)]
+    r"""Regular expression, such as `^backbone\.` or `^head\.`."""
     rate: Annotated[float, Field(gt=0)] | Literal["frozen"] = 1.0
     """Factor on the phase's learning rate, or "frozen"."""
     depth: Annotated[tuple[float, float], AfterValidator(_share)] | None = None
@@ -46,9 +47,11 @@ class Phase(Section):
     """One stretch of training with one optimizer. A phase that has `patience` ends with its best weights."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """As curves and records call it."""
     epochs: Annotated[int, Field(ge=1)]
     """At most so many."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """That of the head, where groups give the backbone a factor."""
     groups: Annotated[tuple[ParamGroup, ...], Field(min_length=1)] = (ParamGroup(match=".*"),)
     """First match wins; a parameter that no group covers, or a group that covers nothing, is an error."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -54,10 +54,13 @@ class ServeConfig(Section):
     """exact: every item is scored. ann: those that an index finds (needs `[ann]`), and every item where it finds too
     few. auto: ann from 200,000 items on."""
     num_replicas: Positive = 1
+    """Processes that answer, each with the whole model."""
     max_replicas: Positive | None = None
     """With more than num_replicas, replicas come and go with the load."""
     cpus_per_replica: Annotated[float, Field(gt=0)] = 1.0
+    """What each replica asks of the cluster."""
     torch_threads: Positive = 1
+    """Of each replica."""
     max_batch: Positive = 16
     """Requests that are answered by one pass of the model, when so many wait. Nobody waits for others to come."""
     max_waiting: Positive = 200
@@ -65,7 +68,9 @@ class ServeConfig(Section):
     max_wait_s: Seconds = 2.0
     """Who has waited so long when its turn comes is sent away too: under too much load nobody waits in vain."""
     timeout_s: Seconds = 10.0
+    """After so long a request is answered with 504."""
     max_body_bytes: Positive = 2_000_000
+    """Larger requests are answered with 413."""
     rate_limit: Annotated[float, Field(gt=0)] | None = None
     """Requests per second for each key (or address, where none are asked for) and replica. Unset: no limit."""
     log_requests: bool = True

@@ -14,11 +14,17 @@ class ModelConfig(Section):
     start_from: str | None = None
     """Folder or URI of a checkpoint to fine-tune. Unset: the result of `pretrain`, or else random weights."""
     dim: Positive = 64
+    """Width of item vectors and blocks."""
     num_layers: Positive = 1
+    """Blocks."""
     num_heads: Positive = 1
+    """Of attention, in each block."""
     feedforward_dim: Positive = 256
+    """Width of the gated layer in each block."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Higher for sparse logs: 0.5 in the Amazon configurations."""
     max_history_len: Positive = 50
+    """Events of a history that are read, the latest."""
     bias_init: Literal["popularity", "zero"] = "popularity"
     """Where item biases begin. popularity learns faster; zero ended a little better on Amazon Beauty (benchmarks)."""
     repeats: bool = False
@@ -41,6 +47,7 @@ class ModelConfig(Section):
     """Score by the cosine of query and item, divided by this, instead of their product: .05 learns faster on Amazon
     Beauty, for schedules too short for the other (benchmarks/LOG.md)."""
     loss: Literal["softmax", "sampled_softmax"] = "sampled_softmax"
+    """Over the whole catalogue, or over a sample of it: for catalogues of more than some ten thousand items."""
     num_negatives: Positive = 512
     """Drawn once per batch and shared by its positions (sampled_softmax)."""
     logq_correction: bool = True
@@ -75,13 +82,17 @@ class TrainConfig(Section):
     """How the loop runs on the cluster."""
 
     num_workers: Positive = 1
+    """Processes that train together (Ray Train), each with all of the model and a part of the users."""
     use_gpu: bool = False
+    """Each worker and each actor that runs a network asks for one GPU."""
     cpus_per_worker: Positive = 1
+    """What each worker asks of the cluster, and its threads."""
     tokens_per_batch: Positive = 1024
     """Positions per worker and step; users of similar length share a batch."""
     window_users: Positive = 2_000_000
     """Users held in memory by one worker; a larger share of the data is streamed window by window."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of weights, batches and negatives; with the same workers it gives the same numbers."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast on a GPU that has it, fp32 elsewhere."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
@@ -96,7 +107,9 @@ class RankerConfig(Section):
     max_trees: Positive = 400
     """Fewer are kept where more serve held-out users no better."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """What each tree counts."""
     num_leaves: Annotated[int, Field(ge=2)] = 15
+    """Of each tree, at most."""
     min_leaf: Positive = 200
     """Candidates in each leaf."""
     max_users: Positive = 50_000
