@@ -151,7 +151,7 @@ class ClassifierConfig(Section):
     """Evaluation and predictions also look at each picture's mirror image, and take the mean of both answers."""
     max_tokens: Annotated[int, Field(ge=8)] = 64
     """Of a longer text the beginning is read."""
-    batch_size: Positive = 32
+    batch_size: Annotated[int, Field(ge=2)] = 32
     """Pictures or texts per worker and step."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a picture's mass that is spread over all labels."""
@@ -176,12 +176,6 @@ class ClassifierConfig(Section):
             raise ValueError("lora adapts a pretrained transformer: it needs weights and backbone: hf:...")
         return self
 
-    @model_validator(mode="after")
-    def _mixing_needs_two_pictures(self) -> Self:
-        if (self.augment.mixup or self.augment.cutmix) and self.batch_size < 2:
-            raise ValueError("mixup and cutmix need a batch_size of at least 2")
-        return self
-
     def from_scratch(self) -> Self:
         """The same network with random weights, which are all trained."""
         return self.model_copy(update={"weights": None, "lora": None})
@@ -194,6 +188,11 @@ class Candidate(Section):
     """As `classifier.backbone`."""
     weights: str = PRETRAINED
     """As `classifier.weights`."""
+
+    @model_validator(mode="after")
+    def _encoders_bring_their_weights(self) -> Self:
+        check_weights(self.backbone, self.weights)
+        return self
 
 
 class ChooseConfig(Section):

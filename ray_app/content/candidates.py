@@ -93,7 +93,6 @@ def judge(pictures: PictureSet, config: Config, progress: Progress | None = None
     return found
 
 
-@torch.inference_mode()
 def _cost(config: Config, pictures: PictureSet) -> tuple[float, int]:
     """Seconds per picture, the fastest of some batches after one that does not count, and the number of parameters."""
     classifier = config.classifier
@@ -105,7 +104,7 @@ def _cost(config: Config, pictures: PictureSet) -> tuple[float, int]:
     times = []
     for _ in range(1 + _REPEATS):
         start = time.perf_counter()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             backbone(shown).sum().item()  # which waits for the device
         times.append(time.perf_counter() - start)
     return min(times[1:]) / _TIMED, sum(value.numel() for value in backbone.parameters())

@@ -119,7 +119,8 @@ def new_backbone(
         if library == KERAS:
             return build_application(name, tensors, pretrained=pretrained, maps=maps)
         assert not isinstance(tensors, bytes)
-        return build_backbone(config.backbone, tensors, pretrained=pretrained, maps=maps)
+        like = config.weights == PRETRAINED
+        return build_backbone(config.backbone, tensors, pretrained=pretrained, like_pretrained=like, maps=maps)
     except UnknownBackboneError as error:
         named = f"{config.backbone}: " if folder is not None or config.backbone.startswith(KERAS) else ""
         raise ConfigError([f"classifier.backbone: {named}{error}"]) from None

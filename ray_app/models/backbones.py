@@ -74,7 +74,12 @@ class Backbone(nn.Module):
 
 
 def build_backbone(
-    name: str, weights: Mapping[str, Tensor] | None = None, *, pretrained: bool = False, maps: bool = False
+    name: str,
+    weights: Mapping[str, Tensor] | None = None,
+    *,
+    pretrained: bool = False,
+    like_pretrained: bool = False,
+    maps: bool = False,
 ) -> Backbone:
     """The backbone `torchvision:NAME` or `timm:NAME`.
 
@@ -82,6 +87,7 @@ def build_backbone(
         name: library and network.
         weights: tensors of the whole network, by the library's names; its classifier may differ or be missing.
         pretrained: take the weights that the library offers (a download, the first time).
+        like_pretrained: random weights in a network that sees what it would see with those, which is read into it.
         maps: give feature maps.
 
     Raises:
@@ -90,7 +96,7 @@ def build_backbone(
         OSError: the library's weights cannot be fetched.
     """
     library, _, network_name = name.partition(":")
-    network, shown = _LIBRARIES[library](network_name, pretrained)
+    network, shown = _LIBRARIES[library](network_name, pretrained, like_pretrained)
     classifier = _classifier(network)
     if weights is not None:
         load(network, weights, classifier)
@@ -100,25 +106,28 @@ def build_backbone(
         raise UnknownBackboneError(f"{name}: {error}") from None
 
 
-def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Shown]:
+def _torchvision(name: str, pretrained: bool, like_pretrained: bool) -> tuple[nn.Module, Shown]:
     import torchvision.models as library  # noqa: PLC0415  seconds of every process that needs none
 
     names = library.list_models(library)
     if name not in names:
         raise UnknownBackboneError(f"torchvision has no classifier {name!r}; it has {', '.join(names)}")
-    settings = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    if not pretrained:
-        return library.get_model(name, weights=None, **settings), IMAGENET
-    weights = library.get_model_weights(name).DEFAULT
+    has_more = name in ("googlenet", "inception_v3")
+    settings = {"aux_logits": False, "init_weights": False} if has_more and not pretrained else {}
+    weights = library.get_model_weights(name).DEFAULT if pretrained or like_pretrained else None
+    network = library.get_model(name, weights=weights if pretrained else None, **settings)
+    if has_more:
+        network.aux_logits, network.transform_input = False, weights is not None
+        for classifier in {"aux1", "aux2", "AuxLogits"} & {*dict(network.named_children())}:
+            setattr(network, classifier, None)
+    if weights is None:
+        return network, IMAGENET
     transform = weights.transforms()
-    network = library.get_model(name, weights=weights)
-    if settings:
-        network.aux_logits = False
     middle = min(1.0, transform.crop_size[0] / transform.resize_size[0])
     return network, Shown(tuple(transform.mean), tuple(transform.std), middle)
 
 
-def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Shown]:
+def _timm(name: str, pretrained: bool, _: bool) -> tuple[nn.Module, Shown]:
     try:
         import timm  # noqa: PLC0415  an extra, and seconds
     except ImportError:

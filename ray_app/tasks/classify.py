@@ -71,8 +71,9 @@ class ClassifyTask:
         self.memory_settings: dict[str, object] = {
             f"classifier.{name}": getattr(self._config, name) for name in ("batch_size", size)
         }
-        largest = -(-pictures.size("train") // world_size)
-        self.steps_per_epoch = -(-largest // self._config.batch_size)
+        smallest, largest = pictures.size("train") // world_size, -(-pictures.size("train") // world_size)
+        # Batches of an epoch are cut to like size, and the head's norm needs two pictures in each.
+        self.steps_per_epoch = min(-(-largest // self._config.batch_size), smallest // 2)
         self._weights = _class_weights(pictures.manifest.train_counts, self._config.balance).to(self.device)
         read = lambda rows: contents_of(pictures, rows)  # noqa: E731
         self._train = PictureShard(share_of(pictures, "train", rank, world_size), read)
@@ -95,7 +96,9 @@ class ClassifyTask:
         waiting: list[tuple[Rows, np.random.Generator]] = []
         plan = self._plan(rng, first, waiting)
         views = training_views(self.model.backbone, self._config)
-        for inputs in DataLoader(views, batch_size=None, sampler=plan, num_workers=self._processes):
+        # A generator of its own: a loader draws from torch's when it begins, which a resumed run would do once more.
+        own = torch.Generator()
+        for inputs in DataLoader(views, batch_size=None, sampler=plan, num_workers=self._processes, generator=own):
             rows, random = waiting.pop(0)
             shown = as_shown(self.model.backbone, inputs, self.device)
             yield Batch(*mixed(shown, self._targets(rows), augment, random), is_features=False)
@@ -136,7 +139,7 @@ class ClassifyTask:
 
     @torch.no_grad()
     def validate(self) -> dict[str, tuple[float, float]]:
-        """See `Task.validate`: inputs of the validation part, as they are."""
+        """See `Task.validate`: inputs of the validation part, as they are; counts of 0 where this worker has none."""
         totals = dict.fromkeys((METRIC, "top5", "log_likelihood"), (0.0, 0.0))
         for logits, labels in self._answers():
             top = logits.topk(min(5, logits.shape[1])).indices
@@ -146,7 +149,7 @@ class ClassifyTask:
             for name, value in zip(totals, values, strict=True):
                 total, count = totals[name]
                 totals[name] = (total + float(value), count + len(labels))
-        return totals if any(count for _, count in totals.values()) else {}
+        return totals
 
     def _answers(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits and labels of the validation part."""

@@ -77,7 +77,7 @@ def freeze(model: nn.Module, rates: dict[str, float | None], *, keep_statistics:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(rates[name] is not None)
     for module in model.modules():
-        if _is_frozen(module):
+        if _is_frozen(module) or _is_fixed_norm(module):
             _keep_statistics(module)
     backbone = getattr(model, BACKBONE.rstrip("."), None)
     if backbone is not None and keep_statistics:
@@ -90,6 +90,12 @@ def _keep_statistics(module: nn.Module) -> None:
     for inner in module.modules():
         if isinstance(inner, nn.modules.batchnorm._BatchNorm):
             inner.eval()
+
+
+def _is_fixed_norm(module: nn.Module) -> bool:
+    """Whether its scale and shift are no parameters, as in an encoder that adapters are trained beside."""
+    is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine
+    return is_norm and next(module.parameters(), None) is None
 
 
 def _is_frozen(module: nn.Module) -> bool:

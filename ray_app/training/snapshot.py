@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -101,4 +102,11 @@ class Snapshot:
         named = dict(model.named_parameters())
         for key, value in moments.items():
             name, _, moment = key.rpartition("/")
-            optimizer.state[named[name]][moment] = value.to(named[name].device)
+            optimizer.state[named[name]][moment] = _beside(named[name].detach(), value)
+
+
+def _beside(parameter: Tensor, moment: Tensor) -> Tensor:
+    """On its device, and in its order in memory, by which fused optimizers pair the two: channels last, for one."""
+    if moment.shape != parameter.shape:
+        return moment.to(parameter.device)
+    return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)

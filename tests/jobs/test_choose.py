@@ -6,9 +6,12 @@ from pathlib import Path
 import choose
 import pytest
 import torch
+from encoders import tiny_reader
 from pages import Page
 from pictures import picture_set
+from pydantic import ValidationError
 from safetensors.torch import save_file
+from texts import TITLES, text_config, text_set
 
 from ray_app.config import Config, parse_config
 from ray_app.content.candidates import Judgement, judge, with_candidate
@@ -130,3 +133,17 @@ def test_neighbors_that_disagree_are_told() -> None:
         f"note: {OTHER} is ahead by nearest neighbors: train both before you settle",
     ]
     assert "note" not in advice({second: other.model_copy(update={"knn": 0.5}), first: one})
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_encoders_of_texts_are_candidates(family: str, tmp_path: Path) -> None:
+    tiny_reader(family, tmp_path / "encoder", TITLES)
+    of = text_config(tmp_path, tmp_path / "encoder")
+    found = judge(text_set(tmp_path), with_candidate(of, Candidate(backbone=f"hf:{tmp_path / 'encoder'}")))
+    assert found.dim == 32
+    assert found.picture_s > 0
+
+
+def test_a_candidate_that_is_an_encoder_has_its_weights_with_it() -> None:
+    with pytest.raises(ValidationError, match="weights of an hf: backbone are those in its folder"):
+        Candidate(backbone="hf:/somewhere", weights="/elsewhere.safetensors")

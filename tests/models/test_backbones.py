@@ -10,7 +10,8 @@ def network(name: str) -> nn.Module:
     import torchvision
 
     torch.manual_seed(3)
-    found: nn.Module = torchvision.models.get_model(name, weights=None)
+    settings = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}  # theirs takes a minute
+    found: nn.Module = torchvision.models.get_model(name, weights=None, **settings)
     return found.eval()
 
 
@@ -90,3 +91,22 @@ def test_heads_give_logits(kind: str, layers: int) -> None:
     assert logits.abs().max() == 0  # every class alike, before anything is learned
     logits.sum().backward()
     assert head.out.weight.grad is not None
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "resnet50", "shufflenet_v2_x1_5"])
+def test_what_is_read_back_sees_what_the_pretrained_saw(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random tensors are what the library would fetch, all of them, auxiliary classifiers too."""
+    import torchvision
+
+    fetched = network(name).state_dict()
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", lambda *_, **__: fetched)
+    trained = build_backbone(f"torchvision:{name}", pretrained=True).eval()
+    read = build_backbone(f"torchvision:{name}", like_pretrained=True).eval()
+    read.load_state_dict(trained.state_dict())
+    transform = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    assert read.shown == trained.shown
+    assert trained.shown.middle == pytest.approx(transform.crop_size[0] / transform.resize_size[0])
+    pictures = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        assert torch.equal(read(pictures), trained(pictures))
+    assert trained.train()(pictures).shape == (2, trained.dim)  # and no auxiliary classifier beside

@@ -20,6 +20,7 @@ from ray_app.tasks.classifier import TrainedClassifier, begin_classifier
 from ray_app.tasks.classify import METRIC, ClassifyTask, build_task
 from ray_app.training.kinds import KINDS
 from ray_app.training.loop import LoopSettings, fit
+from ray_app.training.snapshot import Snapshot
 from ray_app.training.world import World
 
 FROZEN = (ParamGroup(match="^backbone", rate="frozen"), ParamGroup(match="^head"))
@@ -234,3 +235,48 @@ def test_the_answer_may_be_the_mean_over_a_picture_and_its_mirror_image(weights:
     assert np.abs(here - there).max() > 1e-3
     said = TrainedClassifier(model, list(COLORS), both).probabilities(images)
     np.testing.assert_allclose(said, (here + there) / 2, atol=1e-3)
+
+
+def test_resumed_anywhere_a_network_of_convolutions_ends_with_the_same_weights(
+    pictures: PictureSet, weights: str, tmp_path: Path
+) -> None:
+    """Moments came back in another order in memory than fused AdamW pairs them by, and dropout drew other numbers."""
+    of = config(weights, head={"dropout": 0.5})
+    schedule = Schedule(phases=(FULL.model_copy(update={"learning_rate": 0.01}),))
+    settings, saved = LoopSettings(checkpoint_every_steps=2), []
+
+    def save(_: object, snapshot: Snapshot) -> None:
+        saved.append(tmp_path / str(len(saved)))
+        saved[-1].mkdir()
+        snapshot.save(saved[-1])
+
+    whole = build_task(of, pictures)
+    fit(whole, schedule, settings, World.current(), save)
+    assert len(saved) == 4  # inside and at the end of both epochs
+    for folder in saved:
+        resumed = build_task(of, pictures)
+        fit(resumed, schedule, settings, World.current(), lambda *_: None, Snapshot.load(folder))
+        for name, value in whole.model.state_dict().items():
+            assert torch.equal(value, resumed.model.state_dict()[name]), (folder.name, name)
+
+
+def test_a_worker_without_validation_pictures_tells_what_the_others_tell(pictures: PictureSet, weights: str) -> None:
+    of, few = config(weights), pictures.size("validation")
+    workers = [build_task(of, pictures, rank=rank, world_size=few + 1) for rank in range(few + 1)]
+    for worker in workers:
+        worker.model.eval()
+    told = [worker.validate() for worker in workers]
+    assert {tuple(one) for one in told} == {("top1", "top5", "log_likelihood")}
+    assert sorted(count for one in told for _, count in one.values())[:3] == [0, 0, 0]
+    assert sum(one["top1"][1] for one in told) == few
+
+
+@pytest.mark.parametrize("train", [31, 5])
+def test_no_batch_has_one_picture_alone(train: int, weights: str, tmp_path: Path) -> None:
+    task = build_task(config(weights, batch_size=2), picture_set(tmp_path, train=train))
+    sizes = [len(batch.targets) for batch in task.batches(np.random.default_rng(0), 0)]
+    assert sum(sizes) == train
+    assert min(sizes) >= 2
+    task.loss(next(task.batches(np.random.default_rng(0), 0)))[0].backward()
+    with pytest.raises(ConfigError, match=r"classifier\.batch_size"):
+        config(weights, batch_size=1)

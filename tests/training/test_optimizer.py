@@ -105,3 +105,16 @@ def test_a_frozen_sequence_model_keeps_its_dropout() -> None:
     freeze(found, assign_rates(found, Phase(name="x", epochs=1, groups=(frozen, HEAD))))
     assert found.backbone.training
     assert all(block.training for block in found.backbone.blocks)
+
+
+def test_statistics_beside_adapters_are_those_of_pretraining() -> None:
+    """Adapters make buffers of an encoder's scales and shifts, and a norm without parameters moved its statistics."""
+    norm, plain = nn.BatchNorm1d(3), nn.BatchNorm1d(3, affine=False)
+    for name in ("weight", "bias"):
+        value = getattr(norm, name).detach()
+        delattr(norm, name)
+        norm.register_buffer(name, value)
+    one = nn.ModuleDict({"backbone": nn.Sequential(nn.Linear(2, 3), norm, plain), "head": nn.Linear(3, 1)}).train()
+    freeze(one, dict.fromkeys(dict(one.named_parameters()), 0.1))
+    assert not norm.training
+    assert plain.training
