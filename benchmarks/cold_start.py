@@ -81,15 +81,19 @@ def ids_alone(config: Config) -> Config:
     return config.model_copy(update={"content": None, "evaluate": evaluate})
 
 
-def without_cold(table: pa.Table, cold: np.ndarray) -> pa.Table:
-    """The train part without events of cold items; where validation asks for one, nobody knows the answer."""
+def without_cold(table: pa.Table, cold: np.ndarray, unknown: np.ndarray | None = None) -> pa.Table:
+    """The train part without events of cold items.
+
+    What comes later of `unknown` items, or of all that are cold, is no item: histories do not hold it, and where
+    validation asks for one nobody knows the answer.
+    """
     histories = Histories.from_tables([table])
     user = np.repeat(np.arange(len(histories)), np.diff(histories.offsets))
     place = np.arange(len(user)) - histories.offsets[user]
     gone = cold[histories.items] & (place < histories.num_train[user])
     offsets = np.concatenate([[0], np.cumsum(np.bincount(user[~gone], minlength=len(histories)))]).astype(np.int32)
     columns = {
-        Col.ITEMS: np.where(cold[histories.items], PAD, histories.items),
+        Col.ITEMS: np.where((cold if unknown is None else unknown)[histories.items], PAD, histories.items),
         Col.TIMES: histories.times,
         Col.WEIGHTS: histories.weights,
         Col.ORDERS: histories.orders,
