@@ -2,15 +2,18 @@
 
     python benchmarks/cold_hybrid.py --data FOLDER --config jobs/configs/amazon_beauty_hybrid.yaml [key=value ...]
 
-Protocol: two disjoint tenths of the items, drawn with seed 0, are taken out of the train part of every user. The first
-is launched in the validation part, as new items of a shop are: the ranker, which knows no item by name, learns from its
-first sales what a lack of sales means. The second nobody has seen before the test part: what validation would have
-asked about it is not asked. Histories are read without the events that were taken out. Asked is the usual leave-one-out
-question, full catalogue, seen items excluded: of all users whose test item is of the second tenth ("held-out"), and of
-those whose test item is of neither ("other"). Popularity is counted over the whole train part, so it knows the sales of
-the held-out items, which no model here does. Beside the hybrid stand one whose ranker never sees an item without train
-events and may not recommend one, which shows what their company costs the others, and the hybrid with a number added to
-the scores of items without train events (`--offset`), which makes them compete less or more.
+Protocol, as in `cold_start.py`: a tenth of the items, drawn with seed 0, is taken out of the train part of every user, so
+that neither the sequence model nor any count knows it. The ranker, which knows no item by name, is fitted on the
+validation part as it is, where these items are sold first, as new items of a shop are: so it learns what a lack of sales
+means. Asked is the usual leave-one-out question, full catalogue, seen items excluded, from the whole history: of all
+users whose test item is held out, and of all others. Popularity is counted over the whole train part, so it knows sales
+of the held-out items, which no model here does. Beside the hybrid stand one whose ranker never sees a new item and may
+not recommend one, which shows what their company costs the others, and the hybrid with a number added to the scores of
+new items (`--offset`), which makes them compete less or more.
+
+With `--apart` the ranker has a tenth of its own to learn from, validation does not ask for the tenth that test asks for,
+and histories are read without what was taken out: a fifth of the catalogue is new at once, and nobody has bought any of
+it before.
 """
 
 import argparse
@@ -59,14 +62,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--config", required=True)
     parser.add_argument("--offset", type=float, action="append", help="added to the scores of new items")
+    parser.add_argument("--apart", action="store_true", help="the ranker learns from a tenth of its own")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
     torch.set_num_threads(1)
     config = apply_overrides(load_config(args.config, args.overrides), ["evaluate.exclude_seen=true"])
     table, num_items, counts = load_sequences(args.data)
     drawn = np.random.default_rng(SEED).permutation(num_items) + 1
-    tenth, new, unseen = int(SHARE * num_items), np.zeros(num_items + 1, np.bool_), np.zeros(num_items + 1, np.bool_)
-    new[drawn[: 2 * tenth]] = unseen[drawn[:tenth]] = True
+    tenth, new, held_out = int(SHARE * num_items), np.zeros(num_items + 1, np.bool_), np.zeros(num_items + 1, np.bool_)
+    new[drawn[: 2 * tenth if args.apart else tenth]] = held_out[drawn[:tenth]] = True
 
     train = without_cold(table, new)
     items = pa.table({Col.ITEM: np.arange(num_items), Col.TRAIN_COUNT: np.where(new[1:], 0, counts)})
@@ -74,8 +78,8 @@ def main() -> None:
     memory = Memory.fit(training_log(Histories.from_tables([train]).train(), num_items), read_items(args.data, config))
     evidences = Evidences(model, memory, CPU, exclude_seen=True)
 
-    launched = Histories.from_tables([without_cold(table, new, unseen)])
-    examples = described(evidences, launched, exclude=True)
+    as_asked = Histories.from_tables([without_cold(table, new, held_out) if args.apart else table])
+    examples = described(evidences, as_asked, exclude=True)
     ranker = fitted(examples, (), config, 1)[0]
     without = fitted(of_known_items(examples), (), config, 1)[0]
     rankers = {HYBRID: Leaning(ranker, 0.0)}
@@ -83,7 +87,7 @@ def main() -> None:
 
     popularity = np.concatenate([[0], counts]).astype(np.float32)
     ranks: dict[str, list[NDArray[np.int64]]] = {}
-    histories, wanted = launched.before("test"), Histories.from_tables([table]).targets("test")
+    histories, wanted = as_asked.before("test"), Histories.from_tables([table]).targets("test")
     for start in range(0, len(wanted.lengths), BATCH):
         stop = min(start + BATCH, len(wanted.lengths))
         known, targets = histories.slice(start, stop), wanted.slice(start, stop)
@@ -97,7 +101,7 @@ def main() -> None:
         given[BARRED] = np.where(new, -np.inf, scored(evidences, without, of_model, some, of_some))
         for name, scores in given.items():
             ranks.setdefault(name, []).append(target_ranks(scores, targets, known)[0])
-    slices = {"held-out items": unseen[wanted.values], "other items": ~new[wanted.values]}  # one target per user
+    slices = {"held-out items": held_out[wanted.values], "other items": ~new[wanted.values]}  # one target per user
     report({name: np.concatenate(found) for name, found in ranks.items()}, slices)
 
 
