@@ -2,18 +2,18 @@
 
     python benchmarks/cold_hybrid.py --data FOLDER --config jobs/configs/amazon_beauty_hybrid.yaml [key=value ...]
 
-Protocol, as in `cold_start.py`: a tenth of the items, drawn with seed 0, is taken out of the train part of every user, so
-that neither the sequence model nor any count knows it. The ranker, which knows no item by name, is fitted on the
-validation part as it is, where these items are sold first, as new items of a shop are: so it learns what a lack of sales
-means. Asked is the usual leave-one-out question, full catalogue, seen items excluded, from the whole history: of all
-users whose test item is held out, and of all others. Popularity is counted over the whole train part, so it knows sales
-of the held-out items, which no model here does. Beside the hybrid stand one whose ranker never sees a new item and may
-not recommend one, which shows what their company costs the others, and the hybrid with a number added to the scores of
-new items (`--offset`), which makes them compete less or more.
+Protocol, as in `cold_start.py`: a tenth of the items, drawn with seed 0, is taken out of the train part of every user,
+so that neither the sequence model nor any count knows it. The ranker, which knows no item by name, is fitted on the
+validation part as it is, where these items are sold first, as new items of a shop are: so it learns what a lack of
+sales means. Asked is the usual leave-one-out question, full catalogue, seen items excluded, from the whole history: of
+all users whose test item is held out, and of all others. Popularity is counted over the whole train part, so it knows
+sales of the held-out items, which no model here does. Beside the hybrid stand one whose ranker never sees a new item
+and may not recommend one, which shows what their company costs the others, and the hybrid with a number added to the
+scores of new items (`--offset`), which makes them compete less or more.
 
-With `--apart` the ranker has a tenth of its own to learn from, validation does not ask for the tenth that test asks for,
-and histories are read without what was taken out: a fifth of the catalogue is new at once, and nobody has bought any of
-it before.
+With `--apart` the ranker has a tenth of its own to learn from, validation does not ask for the tenth that test asks
+for, and histories are read without what was taken out: a fifth of the catalogue is new at once, and nobody has bought
+any of it before.
 """
 
 import argparse
