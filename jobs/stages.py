@@ -111,7 +111,7 @@ def evaluate_stage(config: Config, target: Target, runs: dict[str, Run], models:
     """Compare the models with the baselines, write metrics and report, print the table; the URI of their folder."""
     storage = target.storage
     manifests = [storage.read_bytes(join(uri, MANIFEST_FILE)).decode() for uri in models.values()]
-    asked = [config.evaluate, *([config.data_curve] if config.data_curve is not None else [])]
+    asked = [config.evaluate, *(one for one in (config.data_curve, config.choose) if one is not None)]
     key = fingerprint(target.manifest.fingerprint, *asked, config.train.seed, list(models), manifests)
     folder = join(storage.root(config.name), "evaluations", key)
     metrics_uri = join(folder, METRICS_FILE)

@@ -30,13 +30,14 @@ from ray_app.data.dataset import FEATURES
 from ray_app.data.picture_set import PartName, PictureSet
 from ray_app.data.picture_shard import Range, Rows, contents_of, cut, joined, share_of, whole
 from ray_app.data.pool import map_parts
-from ray_app.errors import ConfigError
+from ray_app.errors import ConfigError, DataError
 from ray_app.models.device import device_of
-from ray_app.picture_config import HeadConfig
+from ray_app.picture_config import ClassifierConfig, HeadConfig
 from ray_app.storage import join
 
 _VERSION = 1
 """Raise it when the same backbone gives other features."""
+_IS_FINITE = "is_finite"
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def compute(features: Features, config: Config, progress: Progress | None = None
 
     Raises:
         ConfigError, CheckpointError: as `begin_backbone`.
+        DataError: what the backbone gives is not finite; of that nothing is kept.
     """
     pictures, missing = features.pictures, features.missing()
     if not missing:
@@ -118,6 +120,7 @@ def compute(features: Features, config: Config, progress: Progress | None = None
         else None
     )
     for table in map_parts(missing, Encoding, {"features": features, "config": config}, config.train):
+        _refuse(table, config.classifier)
         if progress and bar is not None:
             progress.advance(bar, table["pictures"][0].as_py())
 
@@ -125,9 +128,19 @@ def compute(features: Features, config: Config, progress: Progress | None = None
 def compute_here(features: Features, config: Config) -> None:
     """Compute what is missing in this process, which holds CPUs that a pool would wait for; raises as `compute`."""
     if missing := features.missing():
+        assert config.classifier is not None
         encoding = Encoding(features, config)
         for path in missing:
-            list(encoding(path))
+            for table in encoding(path):
+                _refuse(table, config.classifier)
+
+
+def _refuse(table: pa.Table, classifier: ClassifierConfig) -> None:
+    if not table[_IS_FINITE][0].as_py():
+        raise DataError(
+            f"{classifier.backbone} gives features that are not finite in 16 bits; are these the weights of a trained "
+            f"network? Name others in classifier.weights (now {classifier.weights}), or another classifier.backbone"
+        )
 
 
 def probe_features(pictures: PictureSet, config: Config, progress: Progress | None = None) -> Features:
@@ -155,17 +168,19 @@ class Encoding:
         self._backbone = begin_backbone(config.classifier, pictures.storage, pictures.kind).to(self._device).eval()
 
     def __call__(self, path: str) -> Iterator[pa.Table]:
-        """How many pictures the file has, after their features were written."""
+        """How many pictures the file has, and whether their features are finite and were written therefore."""
         pictures = self._features.pictures
         rows = contents_of(pictures, whole(path))
         views = [evaluation_views(self._backbone, self._config)]
         if path in self._features.train_paths:
             views += [training_views(self._backbone, self._config)] * (self._features.num_views - 1)
         vectors = np.stack([self._vectors(rows, one, seed) for seed, one in enumerate(views)], axis=1)
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1] * vectors.shape[2])
-        table = pa.table({"vector": lists, "label": pa.array(rows.labels)})
-        pictures.storage.write_table(self._features.uri(path), table)
-        yield pa.table({"pictures": [len(rows.labels)]})
+        is_finite = bool(np.isfinite(vectors).all())
+        if is_finite:
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1] * vectors.shape[2])
+            table = pa.table({"vector": lists, "label": pa.array(rows.labels)})
+            pictures.storage.write_table(self._features.uri(path), table)
+        yield pa.table({"pictures": [len(rows.labels)], _IS_FINITE: [is_finite]})
 
     @torch.inference_mode()
     def _vectors(self, rows: Rows, views: Dataset[Tensor], seed: int) -> NDArray[np.float16]:

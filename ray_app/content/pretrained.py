@@ -117,10 +117,12 @@ def new_backbone(
             return build_encoder(folder, pretrained=pretrained, maps=maps, pooler=pooler)
         library, _, name = config.backbone.partition(":")
         if library == KERAS:
-            return build_application(name, tensors, pretrained=pretrained, maps=maps)
+            return build_application(name, tensors, pretrained=pretrained, maps=maps, side=config.size)
         assert not isinstance(tensors, bytes)
         like = config.weights == PRETRAINED
-        return build_backbone(config.backbone, tensors, pretrained=pretrained, like_pretrained=like, maps=maps)
+        return build_backbone(
+            config.backbone, tensors, pretrained=pretrained, like_pretrained=like, maps=maps, side=config.size
+        )
     except UnknownBackboneError as error:
         named = f"{config.backbone}: " if folder is not None or config.backbone.startswith(KERAS) else ""
         raise ConfigError([f"classifier.backbone: {named}{error}"]) from None

@@ -56,19 +56,37 @@ class Division:
 def divide(index: pa.Table, settings: SharesConfig) -> Division:
     """Divide the pictures, or texts, of `index` (`INDEX_SCHEMA`).
 
-    What somebody decided stays; of the parts that nobody named each gets its share of each label's training pictures,
-    to one picture more or less, and every label keeps one to train on. Labels are sorted by name.
+    What somebody decided stays, and equal ones go with it: into test before validation, into that before training. Of
+    the parts that nobody named each gets its share of each label's training pictures, to one picture more or less, and
+    every label keeps one to train on. Labels are sorted by name.
 
     Raises:
         DataError: there is but one label, or a part is empty.
     """
+    index, notes = _joined_decided(index, "texts" if isinstance(settings, TextsConfig) else "pictures")
     if not (isinstance(settings, TextsConfig) and settings.distinct):
-        return _divided(index, settings)
-    kept, notes = first_of_equals(index)
+        found = _divided(index, settings)
+        return replace(found, notes=notes + found.notes)
+    kept, told = first_of_equals(index)
     found = _divided(index.filter(pa.array(kept)), settings)
     label, part = np.full(len(kept), -1), np.full(len(kept), REPEATED)
     label[kept], part[kept] = found.label, found.part
-    return replace(found, label=label, part=part, notes=notes + found.notes)
+    return replace(found, label=label, part=part, notes=notes + told + found.notes)
+
+
+def _joined_decided(index: pa.Table, kind: Kind) -> tuple[pa.Table, list[str]]:
+    """The index, where a picture that names no part has that of a decided equal one, and a note on those."""
+    given = index[PART].to_numpy()
+    undecided = given == UNDECIDED
+    if undecided.all() or not undecided.any():
+        return index, []
+    picture = _numbers(index[HASH])
+    highest = np.full(picture.max() + 1, UNDECIDED, given.dtype)
+    np.maximum.at(highest, picture, given)
+    part = np.where(undecided, highest[picture], given)
+    joined = np.count_nonzero(part != given)
+    notes = [f"{joined:,} {kind} name no part, but equal ones do: they are where those are."] if joined else []
+    return index.set_column(index.schema.get_field_index(PART), INDEX_SCHEMA.field(PART), pa.array(part)), notes
 
 
 def _divided(index: pa.Table, settings: SharesConfig) -> Division:

@@ -75,7 +75,12 @@ class Application(nn.Module):
 
 
 def build_application(
-    name: str, weights: Mapping[str, Tensor] | bytes | None = None, *, pretrained: bool = False, maps: bool = False
+    name: str,
+    weights: Mapping[str, Tensor] | bytes | None = None,
+    *,
+    pretrained: bool = False,
+    maps: bool = False,
+    side: int = 64,
 ) -> Backbone:
     """The network of keras.applications.
 
@@ -84,9 +89,10 @@ def build_application(
         weights: an h5 file as Keras writes or publishes it (`notop`), or tensors by our names.
         pretrained: take the weights that Keras offers (a download, the first time).
         maps: give feature maps.
+        side: of the pictures whose maps are wanted.
 
     Raises:
-        UnknownBackboneError: no such network, or Keras is not installed.
+        UnknownBackboneError: no such network, without such maps, or Keras is not installed.
         WeightsError: weights of another network, or that are not finite: names and shapes that differ.
         OSError: Keras's weights cannot be fetched.
     """
@@ -110,7 +116,8 @@ def build_application(
     if isinstance(weights, Mapping):
         load(network, weights, TOP)
     refuse(not_finite(network.state_dict()))
-    return Backbone(network, int(model.output_shape[-1]), shown, maps=maps)
+    example = torch.zeros(1, 3, side, side) if maps else None
+    return Backbone(network, int(model.output_shape[-1]), shown, maps=example)
 
 
 def _keras() -> Any:

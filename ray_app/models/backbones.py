@@ -34,12 +34,16 @@ class WeightsError(ValueError):
 class Backbone(nn.Module):
     """A network without its classifier: pictures `[n, 3, side, side]` -> vectors `[n, dim]`.
 
-    With `maps`, the feature map `[n, channels, height, width]` that the network would pool. With a `reader`, it is for
-    texts: what that makes of them -> vectors.
+    With `maps`, a picture like those that it will see, the feature map `[n, channels, height, width]` that the network
+    would pool; its layers behind that are no parameters. With a `reader`, it is for texts: what that makes of them ->
+    vectors.
+
+    Raises:
+        UnknownBackboneError: there is no such map, or the network cannot see the picture.
     """
 
     def __init__(
-        self, network: nn.Module, dim: int, shown: Shown, *, maps: bool = False, reader: Reader | None = None
+        self, network: nn.Module, dim: int, shown: Shown, *, maps: Tensor | None = None, reader: Reader | None = None
     ) -> None:
         super().__init__()
         self.network = network
@@ -47,12 +51,14 @@ class Backbone(nn.Module):
         self.reader = reader
         self.dim = dim
         self._map: Tensor | None = None
-        if maps:
+        if maps is not None:
             pools = [module for module in network.modules() if _pools(module)]
-            if not pools:
+            if pools:
+                pools[-1].register_forward_pre_hook(self._keep)
+            sight = f"see pictures of {' x '.join(map(str, maps.shape[2:]))} pixels"
+            if not pools or len(shape := settle(self, maps, sight)) != 4:
                 raise UnknownBackboneError("has no feature map that it pools, which the conv head needs")
-            pools[-1].register_forward_pre_hook(self._keep)
-            self.dim = self._channels()
+            self.dim = shape[1]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Vectors, or maps."""
@@ -62,15 +68,35 @@ class Backbone(nn.Module):
         found, self._map = self._map, None
         return found
 
-    def _keep(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        self._map = arguments[0]
+    def _keep(self, pool: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        has_channels_last = getattr(getattr(pool, "pool", None), "dim", None) == (1, 2)  # some of timm's
+        self._map = arguments[0].movedim(-1, 1) if has_channels_last else arguments[0]
 
-    @torch.no_grad()
-    def _channels(self) -> int:
-        training = self.training
-        channels = int(self.eval()(torch.zeros(1, 3, 64, 64)).shape[1])
-        self.train(training)
-        return channels
+
+def settle(network: nn.Module, example: Tensor, ability: str) -> torch.Size:
+    """Shape of what it makes of the example. What that does not depend on (mask tokens) is no parameter from here on.
+
+    Several workers would wait for its gradient in vain. It is a buffer then, under the same name.
+
+    Raises:
+        UnknownBackboneError: the network has not the `ability`.
+    """
+    training = network.training
+    try:
+        with torch.enable_grad():
+            found: Tensor = network.eval()(example)
+            found.sum().backward()  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UnknownBackboneError(f"cannot {ability}: {error}") from None
+    unused = {parameter for parameter in network.parameters() if parameter.grad is None}
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter in unused:
+                delattr(module, name)
+                module.register_buffer(name, parameter.detach())
+            parameter.grad = None
+    network.train(training)
+    return found.shape
 
 
 def build_backbone(
@@ -80,6 +106,7 @@ def build_backbone(
     pretrained: bool = False,
     like_pretrained: bool = False,
     maps: bool = False,
+    side: int = 64,
 ) -> Backbone:
     """The backbone `torchvision:NAME` or `timm:NAME`.
 
@@ -89,19 +116,20 @@ def build_backbone(
         pretrained: take the weights that the library offers (a download, the first time).
         like_pretrained: random weights in a network that sees what it would see with those, which is read into it.
         maps: give feature maps.
+        side: of the pictures whose maps are wanted.
 
     Raises:
-        UnknownBackboneError: no such network or library.
+        UnknownBackboneError: no such network or library, or without such maps.
         WeightsError: weights of another network, or that are not finite: names and shapes that differ.
         OSError: the library's weights cannot be fetched.
     """
     library, _, network_name = name.partition(":")
     network, shown = _LIBRARIES[library](network_name, pretrained, like_pretrained)
-    classifier = _classifier(network)
+    dim, classifiers = _behead(network)
     if weights is not None:
-        load(network, weights, classifier)
+        load(network, weights, *classifiers)
     try:
-        return Backbone(network, _behead(network, classifier), shown, maps=maps)
+        return Backbone(network, dim, shown, maps=torch.zeros(1, 3, side, side) if maps else None)
     except UnknownBackboneError as error:
         raise UnknownBackboneError(f"{name}: {error}") from None
 
@@ -145,6 +173,30 @@ def _timm(name: str, pretrained: bool, _: bool) -> tuple[nn.Module, Shown]:
 _LIBRARIES = {"torchvision": _torchvision, "timm": _timm}
 
 
+def _behead(network: Any) -> tuple[int, list[str]]:
+    """Take off what gives the classes; the length of the vectors that it was given, and its names.
+
+    A network of timm that has no such layer, or several of whose answers it takes the mean, does so itself.
+    """
+    if not hasattr(network, "get_classifier"):
+        return _without(network, _classifier(network))
+    given = network.get_classifier()
+    heads = [given] if isinstance(given, nn.Module) else list(given)
+    inner = {module for head in heads for module in head.modules() if _outputs(module) == network.num_classes}
+    layers = [name for name, module in network.named_modules() if module in inner]
+    if len(layers) == 1:
+        return _without(network, layers[0])
+    names = [name for name, module in network.named_modules() if module in heads]
+    network.reset_classifier(0)
+    return network.head_hidden_size, names
+
+
+def _outputs(module: nn.Module) -> int | None:
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    return module.out_channels if isinstance(module, nn.Conv2d) else None
+
+
 def _classifier(network: nn.Module) -> str:
     """Name of the layer that gives the classes: the last linear one, or the last convolution of SqueezeNet."""
     for kind in (nn.Linear, nn.Conv2d):
@@ -154,12 +206,11 @@ def _classifier(network: nn.Module) -> str:
     raise UnknownBackboneError(f"{type(network).__name__} has no layer that gives classes")
 
 
-def _behead(network: nn.Module, classifier: str) -> int:
-    """Take the classifier off; the length of the vectors that it was given."""
+def _without(network: nn.Module, classifier: str) -> tuple[int, list[str]]:
     last = network.get_submodule(classifier)
     parent, _, name = classifier.rpartition(".")
     setattr(network.get_submodule(parent), name, nn.Identity())
-    return last.in_features if isinstance(last, nn.Linear) else cast("nn.Conv2d", last).in_channels
+    return last.in_features if isinstance(last, nn.Linear) else cast("nn.Conv2d", last).in_channels, [classifier]
 
 
 def _pools(module: nn.Module) -> bool:
@@ -169,10 +220,11 @@ def _pools(module: nn.Module) -> bool:
     return type(module).__name__ == "SelectAdaptivePool2d"
 
 
-def load(network: nn.Module, weights: Mapping[str, Tensor], classifier: str) -> None:
-    """Load all but the classifier, which is replaced; raises `WeightsError`."""
-    expected = {name: value for name, value in network.state_dict().items() if not name.startswith(f"{classifier}.")}
-    given = {name: value for name, value in weights.items() if not name.startswith(f"{classifier}.")}
+def load(network: nn.Module, weights: Mapping[str, Tensor], *classifiers: str) -> None:
+    """Load all but the classifiers, which are replaced; raises `WeightsError`."""
+    replaced = tuple(f"{classifier}." for classifier in classifiers)
+    expected = {name: value for name, value in network.state_dict().items() if not name.startswith(replaced)}
+    given = {name: value for name, value in weights.items() if not name.startswith(replaced)}
     faults = [f"{name}: missing" for name in expected if name not in given and not is_counter(name)]
     faults += [f"{name}: not a part of this network" for name in given if name not in expected]
     faults += [

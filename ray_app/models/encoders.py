@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ray_app.models.backbones import IMAGENET, Backbone, UnknownBackboneError, is_counter, not_finite, refuse
+from ray_app.models.backbones import IMAGENET, Backbone, UnknownBackboneError, is_counter, not_finite, refuse, settle
 from ray_app.models.texts import Reading, example_tokens, pooling_of, reader_in
 from ray_app.models.vision import Seeing, example_picture, shown_by
 
@@ -50,11 +50,11 @@ def build_encoder(folder: Path, *, pretrained: bool = False, maps: bool = False,
     if not is_reading:
         seeing, picture = Seeing(model), example_picture(model.config)
         sight = f"see pictures of {picture.shape[2]} x {picture.shape[3]} pixels in color"
-        return Backbone(seeing, _settle(seeing, picture, sight), shown_by(folder), maps=maps)
+        return Backbone(seeing, settle(seeing, picture, sight)[1], shown_by(folder), maps=picture if maps else None)
     reading, reader = Reading(model), reader_in(folder, model)
-    dim = _settle(reading, example_tokens(), "read texts")
+    dim = settle(reading, example_tokens(), "read texts")[1]
     reading.pooling = pooling_of(model, folder)
-    return Backbone(reading, dim, IMAGENET, maps=maps, reader=reader)
+    return Backbone(reading, dim, IMAGENET, maps=example_tokens() if maps else None, reader=reader)
 
 
 def _config(folder: Path) -> Any:
@@ -100,25 +100,3 @@ def _loaded(folder: Path) -> tuple[Any, list[str]]:
         for name, given, expected in sorted(info["mismatched_keys"])
     ]
     return model, faults or not_finite(model.state_dict())
-
-
-def _settle(network: nn.Module, example: Tensor, ability: str) -> int:
-    """Length of its vectors. What they do not depend on (mask tokens) is no parameter from here on.
-
-    Several workers would wait for its gradient in vain.
-    """
-    training = network.training
-    try:
-        with torch.enable_grad():
-            vectors = network.eval()(example)
-            vectors.sum().backward()
-    except (RuntimeError, ValueError) as error:
-        raise UnknownBackboneError(f"cannot {ability}: {error}") from None
-    for module in network.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.grad is None:
-                delattr(module, name)
-                module.register_buffer(name, parameter.detach())
-            parameter.grad = None
-    network.train(training)
-    return int(vectors.shape[1])

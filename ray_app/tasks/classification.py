@@ -51,6 +51,7 @@ def evaluate_pictures(
     Raises:
         CheckpointError: a checkpoint is incomplete, damaged, or does not fit.
         ConfigError: there is no method at all.
+        DataError: what the pretrained backbone gives the simple methods is not finite.
     """
     found, origins = dict[str, NDArray[np.float32]](), dict[str, dict[str, str]]()
     for name, uri in methods.items():

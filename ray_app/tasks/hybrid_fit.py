@@ -4,6 +4,7 @@ import json
 import tempfile
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ray_app.data.sequences import COLUMNS, Histories, Ragged
 from ray_app.evidence.memory import Memory
 from ray_app.evidence.ranker import Ranker, too_few_users
 from ray_app.models.device import device_of
+from ray_app.schema import Col
 from ray_app.storage import Storage, join
 from ray_app.tasks.hybrid import FACTS_FILE, MEMORY_FILE, RANKER_FILE, TODAY_FILE, Evidences
 from ray_app.tasks.recommend import questions
@@ -29,6 +31,7 @@ from ray_app.tasks.recommender import ITEMS_FILE, load_model
 from ray_app.train_config import RankerConfig
 
 WANTED, FIRST = "wanted", "first_of_user"
+_READS_AT_ONCE = 16
 
 
 def hybrid_uri(dataset: Dataset, model_uri: str, config: Config) -> str:
@@ -97,12 +100,13 @@ def _fit_ranker(table: pa.Table, ranker: RankerConfig, config: Config) -> tuple[
 
 
 def _examples(dataset: Dataset, model_uri: str, memory_uri: str, config: Config, progress: Progress | None) -> pa.Table:
+    assert config.ranker is not None
     settings = {
         "storage": dataset.storage,
-        "dataset": dataset,
         "model_uri": model_uri,
         "memory_uri": memory_uri,
         "config": config,
+        "share": _share(dataset, config.ranker.max_users),
     }
     from ray_app.data.pool import map_parts  # noqa: PLC0415 (whoever only loads a hybrid needs no Ray)
 
@@ -117,10 +121,23 @@ def _examples(dataset: Dataset, model_uri: str, memory_uri: str, config: Config,
     return pa.concat_tables(tables)
 
 
+def _share(dataset: Dataset, max_users: int) -> float:
+    """Of the validation part's users, how many are learned from."""
+    if dataset.manifest.counts.users <= max_users:
+        return 1.0
+
+    def users(uri: str) -> int:
+        held_out = dataset.storage.read_table(uri, [Col.NUM_VALIDATION])[Col.NUM_VALIDATION]
+        return int(np.count_nonzero(held_out.to_numpy()))
+
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        return max_users / max(sum(pool.map(users, dataset.part_uris)), 1)
+
+
 class Describer:
     """An actor: the candidates of the validation part, with their features and whether they were wanted."""
 
-    def __init__(self, storage: Storage, dataset: Dataset, model_uri: str, memory_uri: str, config: Config) -> None:
+    def __init__(self, storage: Storage, model_uri: str, memory_uri: str, config: Config, share: float) -> None:
         torch.set_num_threads(config.train.cpus_per_worker)
         self._storage = storage
         self._config = config
@@ -134,8 +151,7 @@ class Describer:
             path.write_bytes(storage.read_bytes(memory_uri))
             memory = Memory.load(path)
         self._evidences = Evidences(model, memory, device, exclude_seen=self._exclude_seen)
-        assert config.ranker is not None
-        self._share = config.ranker.max_users / max(dataset.manifest.counts.users, 1)
+        self._share = share
 
     def __call__(self, uri: str) -> Iterator[pa.Table]:
         """Tables of users that have a wanted item among their candidates."""

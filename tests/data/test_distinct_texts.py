@@ -2,6 +2,7 @@ import pyarrow as pa
 
 from ray_app.data.distinct_texts import first_of_equals
 from ray_app.data.picture_split import INDEX_SCHEMA, REPEATED, divide
+from ray_app.data.split import TEST
 from ray_app.picture_config import TextsConfig
 
 
@@ -33,3 +34,13 @@ def test_a_label_that_others_outvote_everywhere_is_no_class():
     assert found.label[found.part == REPEATED].tolist() == [-1] * 3
     every = divide(index([*rows, ("c", -1, "a0")]), TextsConfig(distinct=False))
     assert not (every.part == REPEATED).any()
+
+
+def test_an_undecided_copy_of_a_test_text_is_a_repeated_one():
+    """It counted as another text, since its part was another, and was trained on."""
+    rows = [(label, -1, f"{label}{number}") for label in "ab" for number in range(20)]
+    found = divide(index([*[(label, 2, text) for label, _, text in rows[::4]], *rows]), TextsConfig())
+    assert (found.part[:10] == TEST).all()
+    assert (found.part[10::4] == REPEATED).all()
+    assert (found.part[10:] == TEST).sum() == 0
+    assert "10 texts name no part, but equal ones do: they are where those are." in found.notes

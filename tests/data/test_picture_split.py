@@ -81,6 +81,30 @@ def test_equal_pictures_in_decided_parts_are_told():
     assert any("1 training pictures stand in a part that is held out" in note for note in found.notes)
 
 
+def test_undecided_copies_go_with_decided_ones():
+    """They were for training, or validation, beside the given test pictures that they are equal to."""
+    labels = ["a", "b"] * 14
+    parts = [TRAIN] * 8 + [VALIDATION] * 4 + [TEST] * 4 + [UNDECIDED] * 12
+    contents = [0, 1, 2, 3, 4, 5, 6, 7, 0, 8, 9, 10, 8, 11, 12, 13, 0, 1, 8, 11, 9, 20, 21, 22, 23, 24, 25, 12]
+    found = divided(labels, parts, contents)
+    assert found.part[:16].tolist() == parts[:16]
+    assert found.part[16:21].tolist() == [VALIDATION, TRAIN, TEST, TEST, VALIDATION]
+    assert found.part[21:].tolist() == [TRAIN] * 6 + [TEST]
+    assert "6 pictures name no part, but equal ones do: they are where those are." in found.notes
+    assert any(note.startswith("6 pictures name no part, and others do") for note in found.notes)
+    assert any(note.startswith("1 training pictures stand in a part that is held out") for note in found.notes)
+
+
+def test_a_test_part_alone_keeps_its_copies_out_of_what_is_drawn():
+    """A folder `test/` beside others: of the rest a part is drawn, and copies of test pictures were in it."""
+    contents = [*range(80), *range(20), *range(20, 40)]
+    found = divided(["a", "b"] * 60, [UNDECIDED] * 80 + [TEST] * 20 + [UNDECIDED] * 20, contents)
+    assert (found.part[:20] == TEST).all()
+    assert (found.part[20:80] != TEST).all()
+    assert (found.part[20:40] == found.part[100:]).all()
+    assert (found.part == VALIDATION).sum() >= 6
+
+
 def test_a_share_of_the_training_pictures():
     labels = ["a"] * 70 + ["b"] * 30
     whole, part, less = (divided(labels, train_share=share) for share in (1.0, 0.5, 0.01))
@@ -123,6 +147,27 @@ def test_groups():
 def test_sets_that_cannot_be_learned(labels: list[str], parts: list[int] | None, words: str):
     with pytest.raises(DataError, match=words):
         divided(labels, parts)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.integers(0, 20), st.sampled_from([UNDECIDED, TEST])),
+        min_size=8,
+        max_size=60,
+    )
+)
+def test_what_is_tested_is_never_trained_on(pictures: list):
+    labels, contents, parts = (list(column) for column in zip(*pictures, strict=True))
+    try:
+        found = divided(labels, parts, contents)
+    except DataError:
+        return
+    of_test, others = (
+        {content for content, part in zip(contents, found.part, strict=True) if (part == TEST) == is_test and part >= 0}
+        for is_test in (True, False)
+    )
+    assert not of_test & others
 
 
 @settings(deadline=None)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import choose
 import pytest
+import stages
 import torch
 from encoders import tiny_reader
 from pages import Page
@@ -13,14 +14,20 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from texts import TITLES, text_config, text_set
 
-from ray_app.config import Config, parse_config
+from ray_app.checkpoint import MANIFEST_FILE
+from ray_app.config import Config, fingerprint, parse_config
 from ray_app.content.candidates import Judgement, judge, with_candidate
 from ray_app.content.picture_features import probe_features
 from ray_app.data.picture_set import PictureSet
 from ray_app.errors import ConfigError, DataError
 from ray_app.models.backbones import build_backbone
 from ray_app.picture_config import Candidate
+from ray_app.registry import REPORT_FILE
 from ray_app.report.candidates import advice, agreement, candidates_section
+from ray_app.storage import join
+from ray_app.training.run import Run
+from ray_app.training.snapshot import Progress, Snapshot
+from ray_app.training.world import World
 from ray_app.transferability import h_score, logme
 
 SEEING, OTHER = "torchvision:resnet18", "torchvision:squeezenet1_1"
@@ -80,6 +87,32 @@ def test_candidates_are_ranked_by_what_they_see(
     choose.rank_candidates(config, candidates, pictures)
     assert capsys.readouterr().out == said
     assert kept(pictures) == found
+
+
+def test_a_choice_that_is_added_comes_into_the_report(pictures: PictureSet, config: Config, tmp_path: Path) -> None:
+    """The evaluation of before was found, and told nothing of the candidates."""
+    first, second, third = (
+        weights_of(SEEING, tmp_path / f"{name}.safetensors", scale)
+        for name, scale in (("a", 1), ("b", 0.9), ("c", 0.8))
+    )
+    begun = with_candidate(parse_config(config.model_dump() | {"evaluate": {"bootstrap_samples": 100}}), first)
+    run = Run("finetune", begun, begun.schedule, pictures)
+    run.publish(Snapshot.take(run.begin(World.current()).model, None, {}, Progress()))
+
+    def report(candidates: tuple[Candidate, ...]) -> tuple[str, str]:
+        choice = {"choose": {"candidates": [one.model_dump() for one in candidates]} if candidates else None}
+        asked = parse_config(begun.model_dump() | choice)
+        folder = stages.evaluate_stage(asked, pictures, {"fine-tuned": run}, {"fine-tuned": run.uri})
+        return folder, pictures.storage.read_bytes(join(folder, REPORT_FILE)).decode()
+
+    none, two, three = report(()), report((first, second)), report((first, second, third))
+    manifest = pictures.storage.read_bytes(join(run.uri, MANIFEST_FILE)).decode()
+    key = fingerprint(pictures.manifest.fingerprint, begun.evaluate, begun.train.seed, ["fine-tuned"], [manifest])
+    assert none[0].endswith(key)  # as before there was a choice
+    assert [str(second.weights) in page for _, page in (none, two, three)] == [False, True, True]
+    assert [str(third.weights) in page for _, page in (none, two, three)] == [False, False, True]
+    assert report(()) == none
+    assert report((first, second)) == two
 
 
 def test_none_that_can_be_judged_is_an_error_of_the_user(pictures: PictureSet, config: Config, tmp_path: Path) -> None:

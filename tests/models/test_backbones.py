@@ -38,6 +38,67 @@ def test_maps_are_what_the_network_pools() -> None:
         assert torch.allclose(found.mean((2, 3)), vectors(pictures), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "timm:convnext_atto", "timm:mobilenetv3_small_050"])
+def test_what_lies_behind_a_map_is_kept_and_is_no_parameter(name: str) -> None:
+    """Two workers waited for its gradient, and training ended; its names are those of checkpoints of before."""
+    torch.manual_seed(0)
+    vectors, maps = build_backbone(name).eval(), build_backbone(name, maps=True, side=96).eval()
+    maps.load_state_dict(vectors.state_dict())
+    behind = {key for key, _ in vectors.named_parameters()} - {key for key, _ in maps.named_parameters()}
+    assert behind
+    assert behind <= {key for key, _ in maps.named_buffers()}
+    pictures = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        before = vectors(pictures)
+        assert torch.equal(maps.network(pictures), before)
+    maps.train()(pictures).square().mean().backward()
+    assert all(value.grad is not None for value in maps.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("torchvision:inception_v3", 96), ("timm:swin_tiny_patch4_window7_224", 224)]
+)
+def test_maps_are_of_the_configured_size(name: str, side: int) -> None:
+    with pytest.raises(UnknownBackboneError, match=rf"{name}: cannot see pictures of 64 x 64 pixels: \S+"):
+        build_backbone(name, maps=True, side=64)
+    torch.manual_seed(0)
+    maps, vectors = build_backbone(name, maps=True, side=side).eval(), build_backbone(name).eval()
+    vectors.load_state_dict(maps.state_dict())
+    pictures = torch.rand(2, 3, side, side)
+    with torch.no_grad():
+        found = maps(pictures)
+        assert found.shape[:2] == (2, maps.dim) == (2, vectors.dim)  # channels first, also where timm has them last
+        assert torch.allclose(found.mean((2, 3)), vectors(pictures), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("vit_tiny_patch16_dinov3_qkvb", 256),  # without a classifier, as DINOv2, SigLIP and MAE
+        ("eva02_tiny_patch14_224", 224),
+        ("deit_tiny_distilled_patch16_224", 224),  # with two
+        ("repvit_m0_9", 64),
+    ],
+)
+def test_a_network_of_timm_with_no_classifier_or_several_is_whole(name: str, side: int) -> None:
+    """A layer of its last block was taken for the classifier and cut out, or one of two classifiers left."""
+    import timm
+
+    torch.manual_seed(1)
+    whole, headless = timm.create_model(name).eval(), timm.create_model(name, num_classes=0).eval()
+    backbone = build_backbone(f"timm:{name}", whole.state_dict()).eval()
+    missing, _ = headless.load_state_dict(whole.state_dict(), strict=False)
+    assert not missing
+    assert set(backbone.network.state_dict()) == set(headless.state_dict())
+    pictures = torch.rand(2, 3, side, side)
+    with torch.no_grad():
+        vectors = backbone(pictures)
+        assert vectors.shape == (2, backbone.dim)
+        assert torch.equal(vectors, headless(pictures))
+    backbone.train()(pictures).square().mean().backward()
+    assert all(value.grad is not None for value in backbone.parameters())
+
+
 def test_a_network_of_timm_takes_weights_by_its_names() -> None:
     import timm
 

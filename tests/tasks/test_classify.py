@@ -6,6 +6,7 @@ import pytest
 import torch
 from pictures import COLORS, picture, picture_set
 from PIL import Image
+from processes import run_two_workers
 from safetensors.torch import load_file, save_file
 
 from ray_app.checkpoint import CheckpointError
@@ -280,3 +281,26 @@ def test_no_batch_has_one_picture_alone(train: int, weights: str, tmp_path: Path
     task.loss(next(task.batches(np.random.default_rng(0), 0)))[0].backward()
     with pytest.raises(ConfigError, match=r"classifier\.batch_size"):
         config(weights, batch_size=1)
+
+
+def _one_of_two(rank: int, folder: Path, pictures: PictureSet, weights: str) -> None:
+    of = config(weights, backbone="torchvision:mobilenet_v3_small", head={"kind": "conv", "hidden": 8})
+    task = build_task(of, pictures, None, rank, 2)
+    run(task, FULL.model_copy(update={"epochs": 1}))
+    save_file({name: value.contiguous() for name, value in task.model.state_dict().items()}, folder / f"{rank}.st")
+
+
+def test_two_workers_train_on_maps_of_a_network_that_has_layers_behind_them(
+    pictures: PictureSet, tmp_path: Path
+) -> None:
+    """They waited for gradients of those layers, and torch ended the training."""
+    weights = weights_of("mobilenet_v3_small", tmp_path)
+    run_two_workers(_one_of_two, tmp_path, pictures, weights)
+    first, second = (load_file(tmp_path / f"{rank}.st") for rank in (0, 1))
+    begun = {f"backbone.network.{name}": value for name, value in load_file(weights).items()}
+    of_worker = [name for name in first if ".running_" in name]
+    assert all(torch.equal(value, second[name]) for name, value in first.items() if name not in of_worker)
+    behind = "backbone.network.classifier.0.weight"
+    assert torch.equal(first[behind], begun[behind])
+    before = "backbone.network.features.12.0.weight"  # the last one that makes the map
+    assert not torch.equal(first[before], begun[before])

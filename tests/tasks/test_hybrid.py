@@ -1,5 +1,6 @@
 """The hybrid on a small prepared log: fitted, published, loaded, evaluated."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ray_app.errors import DataError
 from ray_app.evidence.memory import Memory
 from ray_app.metrics import top_k
 from ray_app.storage import Storage, join
-from ray_app.tasks.hybrid import MEMORY_FILE, RANKER_FILE, TODAY_FILE, HybridScorer, load_hybrid
+from ray_app.tasks.hybrid import FACTS_FILE, MEMORY_FILE, RANKER_FILE, TODAY_FILE, HybridScorer, load_hybrid
 from ray_app.tasks.hybrid_fit import fit_hybrid, hybrid_uri
 from ray_app.tasks.predictions import best_items, predict
 from ray_app.tasks.ranking import evaluate
@@ -139,6 +140,20 @@ def test_a_damaged_memory_is_refused(small_dataset: Dataset, hybrid: str, config
     with pytest.raises(CheckpointError, match="its bytes differ"):
         load_scorer(storage, small_dataset, str(tmp_path / "copy"), config)
     assert storage.exists(join(hybrid, MANIFEST_FILE))
+
+
+def test_the_limit_is_of_users_of_the_validation_part(
+    small_dataset: Dataset, small_models: dict[str, str], hybrid: str, config: Config
+):
+    """Its share was taken of all users, most of whom have nothing in that part, and then again of those of it."""
+    tables = [small_dataset.storage.read_table(uri, COLUMNS) for uri in small_dataset.part_uris]
+    asked = len(questions(Histories.from_tables(tables), "validation", False)[0])
+    assert asked < small_dataset.manifest.counts.users
+    every = json.loads((Path(hybrid) / FACTS_FILE).read_text())
+    enough = apply_overrides(config, [f"ranker.max_users={asked}"])
+    assert fit_hybrid(small_dataset, small_models["fine-tuned"], enough)["users"] == every["users"]
+    some = apply_overrides(config, [f"ranker.max_users={asked - 15}"])
+    assert fit_hybrid(small_dataset, small_models["fine-tuned"], some)["users"] < every["users"]
 
 
 def test_too_few_users_to_learn_from_are_told(small_dataset: Dataset, small_models: dict[str, str], config: Config):
