@@ -37,7 +37,7 @@ REGION = slice(15, 60)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=ROOT / ".demo", help="where the S3 server keeps its data")
-    parser.add_argument("--stay", action="store_true", help="leave the service running until it is interrupted")
+    parser.add_argument("--stay", action="store_true", help="leave service and storage running until interrupted")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to jobs/configs/demo.yaml")
     args = parser.parse_args()
     console = Console()
@@ -58,6 +58,9 @@ def main() -> None:
         with serving(command, url, folder / "service.log") as client:
             shop(client, console)
             if args.stay:
+                for name, value in server.environment().items():
+                    console.print(f"export {name}={value}", highlight=False, soft_wrap=True)
+                console.print("With these, other jobs read this demo: --config jobs/configs/demo.yaml", highlight=False)
                 console.print(f"Look at it: {url}", highlight=False)
                 signal.pause()
 
