@@ -105,9 +105,10 @@ def public(args: argparse.Namespace, config: Config) -> tuple[Log, TrainedModel]
         shifted(log[0], Shift("", number, int(first[number]), weights[number])) for number, log in enumerate(logs)
     )
     settings = (config.pretrain.data, *config.pretrain.more)
+    as_data = [config.model_copy(update={"data": data.divided_by(config.data.split)}) for data in settings]
     content = [
-        read_content(folder, config.model_copy(update={"data": data}), args.vectors / f"{folder.name}.npy")
-        for folder, data in zip(args.source, settings, strict=True)
+        read_content(folder, of_source, args.vectors / f"{folder.name}.npy")
+        for folder, of_source in zip(args.source, as_data, strict=True)
     ]
     source = Log(table, catalogue("source", np.concatenate([log[2] for log in logs])), np.concatenate(content))
     model = build_model(config.model, source.items, config.train.seed, content=source.content)[0]
@@ -137,7 +138,7 @@ def prepared(config: Config) -> tuple[Dataset, TrainedModel]:
     storage = Storage.from_config(config.storage)
     ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=500_000_000)
     target = prepare(storage, config.name, config.data)
-    source = prepare(storage, config.name, config.pretrain.data)
+    source = prepare(storage, config.name, config.pretrain.data.divided_by(target.manifest.cutoffs.split()))
     ray.shutdown()
     run = Run("pretrain", config, config.pretrain.schedule, source)
     if not run.is_published():

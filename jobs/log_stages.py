@@ -61,11 +61,12 @@ def source_dataset(config: Config, target: Dataset) -> Dataset:
     sources = []
     for data in (config.pretrain.data, *config.pretrain.more):
         with bars("prepare the source") as progress:
-            source = prepare(target.storage, config.name, data, progress)
+            settings = data.divided_by(target.manifest.cutoffs.split())
+            source = prepare(target.storage, config.name, settings, progress)
         if _reaches_past(source.manifest.cutoffs.model_dump(), target):
             raise DataError(
-                "pretraining would see events past the target's cutoffs: give pretrain.data.split the kind, "
-                "validation_start and test_start of data.split, or earlier ones"
+                "pretraining would see events past the target's cutoffs: leave pretrain.data.split out, which "
+                "is then that of data, or give it validation_start and test_start no later than those"
             )
         sources.append(source)
     return described(config, unite(config.name, sources, config.pretrain.temperature, config.train))

@@ -19,6 +19,7 @@ from ray_app.data.picture_set import PictureSet
 from ray_app.data.prepare import prepare
 from ray_app.data.quarantine import MEANING, Reason
 from ray_app.data.split import show_time
+from ray_app.data_config import SourceConfig
 from ray_app.storage import Storage
 
 
@@ -29,14 +30,15 @@ def main(config: Config) -> None:
 
         console.print(picture_summary(target_dataset(config)))
         return
-    logs = [("target", config.data)]
-    if config.pretrain:
-        logs += [("pretrain", data) for data in (config.pretrain.data, *config.pretrain.more)]
-    for role, data in logs:
+    sources = (config.pretrain.data, *config.pretrain.more) if config.pretrain else ()
+    split = config.data.split
+    for role, log in (("target", config.data), *(("pretrain", source) for source in sources)):
+        data = log.divided_by(split) if isinstance(log, SourceConfig) else log
         columns = (TextColumn(f"{role}: {{task.description}}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
             dataset = prepare(storage, config.name, data, progress)
             dataset = with_content(dataset, config.content, config.train, progress)
+        split = dataset.manifest.cutoffs.split() if role == "target" else split
         console.print(summary(role, dataset))
         for note in dataset.manifest.notes:
             console.print(f"note: {note}", highlight=False)

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 
 from ray_app.content_config import ContentConfig
-from ray_app.data_config import DataConfig
+from ray_app.data_config import DataConfig, SourceConfig
 from ray_app.errors import ConfigError
 from ray_app.evaluate_config import DataCurveConfig, EvaluateConfig, PredictConfig
 from ray_app.faults import describe
@@ -67,8 +67,8 @@ class TaskConfig(Section):
 class PretrainConfig(Section):
     """One or more source logs on which the model is trained before the target's own."""
 
-    data: DataConfig = DataConfig()
-    more: tuple[DataConfig, ...] = ()
+    data: SourceConfig = SourceConfig()
+    more: tuple[SourceConfig, ...] = ()
     """Further sources with items of their own. What they share with each other and with the target is content."""
     temperature: Annotated[float, Field(ge=1)] = 1.0
     """Of several sources one with n events counts as n^(1/temperature): 1 as it is, great: all alike."""

@@ -25,8 +25,12 @@ def _lines(section: type[BaseModel], path: str, seen: dict[type[BaseModel], str]
             continue
         key = f"{path}{name}{_position(field)}"
         unset = ", unset" if field.default is None else ""
-        if inner in seen:
-            yield _line(f"{key}: as {seen[inner].rstrip('.')}{unset}", field.description)
+        if known := next((one for one in inner.__mro__ if one in seen), None):
+            yield _line(f"{key}: as {seen[known].rstrip('.')}{unset}", field.description)
+            seen[inner] = f"{key}."
+            for other in inner.__annotations__ if inner is not known else ():
+                own = inner.model_fields[other]
+                yield _line(f"{key}.{other}: {_type_name(own.annotation)}{_default(own)}", own.description)
             continue
         yield ""
         yield _line(f"{key}:{unset.lstrip(',')}", field.description or " ".join((inner.__doc__ or "").split()))

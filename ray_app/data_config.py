@@ -112,3 +112,14 @@ class DataConfig(Section):
     max_quarantined_fraction: Fraction = 0.05
     """A larger share of rows that cannot be read ends the job before training. They are kept with their reasons."""
     split: SplitConfig = SplitConfig()
+
+
+class SourceConfig(DataConfig):
+    """A log to learn from before the target's own, read as `data` is."""
+
+    split: SplitConfig | None = None  # type: ignore[assignment]
+    """Unset: that of `data`, at the very cutoffs of the target, since pretraining may know nothing past them."""
+
+    def divided_by(self, split: SplitConfig) -> DataConfig:
+        """The same log, with this split where it has none of its own."""
+        return DataConfig.model_validate(self.model_dump() | {"split": self.split or split})

@@ -1,17 +1,19 @@
 """A prepared dataset: a folder that counts as complete once its manifest is there."""
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ray_app.config import fingerprint
-from ray_app.data_config import DataConfig
+from ray_app.data_config import DataConfig, SplitConfig
 from ray_app.errors import DataError
 from ray_app.schema import SCHEMA_VERSION, Col, items_schema
 from ray_app.storage import FileEntry, Storage, join
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MANIFEST = "manifest.json"
 ITEMS = "items.parquet"
 FEATURES = "features"
@@ -78,6 +80,13 @@ class Cutoffs(_Record):
 
     validation_start: int | None
     test_start: int | None
+
+    def split(self) -> SplitConfig:
+        """Settings that divide another log here too."""
+        starts = (self.validation_start, self.test_start)
+        validation, test = (None if start is None else EPOCH + timedelta(microseconds=start) for start in starts)
+        kind: Literal["temporal", "leave_one_out"] = "leave_one_out" if test is None else "temporal"
+        return SplitConfig(kind=kind, validation_start=validation, test_start=test)
 
 
 class Part(_Record):

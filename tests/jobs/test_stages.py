@@ -121,6 +121,20 @@ def test_pretraining_sees_nothing_past_the_cutoffs_of_the_target(make: Make, spl
         assert log_stages.source_dataset(config, target).manifest.counts.train_events
 
 
+@pytest.mark.parametrize("kind", ["temporal", "leave_one_out"])
+def test_a_source_without_a_split_has_that_of_the_target(make: Make, kind: str, tmp_path: Path):
+    """Days counted back from the end of a longer log were past the target's cutoffs, and a first try ended there."""
+    log = (tmp_path / "events.csv").read_text()
+    (tmp_path / "longer.csv").write_text(f"{log}\n1,1,{200 * DAY_S}\n2,2,{200 * DAY_S}\n")
+    source = f"{{data: {{events: {tmp_path}/longer.csv, timestamp_unit: s}}}}"
+    config = make(f"data.split={{kind: {kind}}}", f"pretrain={source}")
+    target = stages.target_dataset(config)
+    found = log_stages.source_dataset(config, target).manifest
+    assert found.cutoffs == target.manifest.cutoffs
+    assert found.counts.train_events
+    assert (found.cutoffs.test_start is None) == (kind == "leave_one_out")
+
+
 def test_a_checkpoint_that_saw_the_test_part_is_refused(make: Make):
     """Its test results were too good, and nobody was told."""
     late = make("data.split.test_start=1970-02-12")
