@@ -49,7 +49,7 @@ from ray_app.tuning.strategies import schedule_of
 
 BACKBONE = r"^backbone\."
 PROBE, HELD, WISE, SOUP = "linear_probe", "two_phase_l2_sp", "wise", "soup"
-PROBE_DECAYS = (1.0, 0.1, 0.01, 0.001)
+PROBE_DECAYS = (1.0, 0.1, 0.01, 0.001, 0.0001)
 """Factors on the weight decay of the head's phase, of which the linear probe takes the best on validation."""
 ALPHAS = (1.0, 0.9, 0.7, 0.5, 0.3)
 """Of `wise`, shares of the way from the pretrained backbone: of equally good ones the longest."""
