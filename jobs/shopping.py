@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,17 @@ def shop(client: Client, console: Console) -> None:
     users = client.call("GET", "/v1/users?k=1000")
     histories = {user: client.call("GET", f"/v1/users/{user}/history?k={SHOWN}")["items"] for user in users[::37]}
     chosen = [user for user, items in histories.items() if len(items) == SHOWN][:HOUSEHOLDS]
-    table = Table(title="Five households, over HTTP", show_lines=True)
+    table = Table(title="Five households, over HTTP")
     for title in ("household", "bought, latest first", "recommended", "why"):
         table.add_column(title)
     for user in chosen:
         items = client.recommend(user, k=SHOWN)["items"]
-        bought = "\n".join(item["title"] for item in histories[user])
-        reasons = "\n".join(item["reason"]["text"] for item in items)
-        table.add_row(Text(user), Text(bought), Text(_titles(items)), Text(reasons))
+        bought = (item["title"] for item in histories[user])
+        reasons = (item["reason"]["text"] for item in items)
+        # A row each, so that a reason stands beside its item however narrow the terminal is.
+        for row in zip_longest([user], bought, map(_scored_title, items), reasons, fillvalue=""):
+            table.add_row(*map(Text, row))
+        table.add_section()
     console.print(table)
     _buy(client, chosen[0], console)
 
@@ -83,4 +87,8 @@ def _buy(client: Client, user: str, console: Console) -> None:
 
 
 def _titles(items: list[dict[str, Any]]) -> str:
-    return "\n".join(f"{item['title']} ({item['score']:.2f})" for item in items)
+    return "\n".join(map(_scored_title, items))
+
+
+def _scored_title(item: dict[str, Any]) -> str:
+    return f"{item['title']} ({item['score']:.2f})"
