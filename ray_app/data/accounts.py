@@ -175,7 +175,7 @@ def notes(
     if catalog is not None:
         known = pc.is_in(items[Col.ITEM].cast(pa.string()), catalog.table[Col.ITEM])
         if missing := len(known) - (pc.sum(known).as_py() or 0):
-            said.append(f"{missing:,} items of the log are not in the catalogue.")
+            said.append(f"Items of the log that are not in the catalogue: {missing:,}.")
     said += [
         f"No event lies in the {part} part."
         for part, events in (("validation", held_out.validation_events), ("test", held_out.test_events))

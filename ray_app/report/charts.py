@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from html import escape
+from itertools import count
 
 Record = dict[str, float | str]
 Point = tuple[float, float]
@@ -56,6 +57,13 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
+def tick_labels(marks: Sequence[float]) -> list[str]:
+    """Evenly spaced marks with as many decimals as tell them apart, the same for all."""
+    step = marks[1] - marks[0]
+    digits = next(n for n in count() if abs(round(step, n) - step) < step / 1000)
+    return [f"{mark:,.{digits}f}" for mark in marks]
+
+
 def _epochs(records: Sequence[Record]) -> list[int]:
     """The place of each record on the axis of all epochs."""
     places: list[int] = []
@@ -81,8 +89,8 @@ def _panel(name: str, points: list[Point], last_epoch: int, top: int, *, mark_be
 
     grid = "".join(
         f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(mark):.1f}" y2="{y(mark):.1f}"/>'
-        f'<text class="tick" x="{LEFT - 6}" y="{y(mark) + 4:.1f}" text-anchor="end">{mark:.4g}</text>'
-        for mark in marks
+        f'<text class="tick" x="{LEFT - 6}" y="{y(mark) + 4:.1f}" text-anchor="end">{told}</text>'
+        for mark, told in zip(marks, tick_labels(marks), strict=True)
     )
     path = " ".join(f"{_x(epoch, last_epoch):.1f},{y(value):.1f}" for epoch, value in points)
     line = f'<polyline class="line" points="{path}"/>'

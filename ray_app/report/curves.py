@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from ray_app.report.charts import ticks
+from ray_app.report.charts import tick_labels, ticks
 
 Curve = list[tuple[float, float, float, float]]
 """(x, low, mean, high) of each point."""
@@ -42,8 +42,8 @@ def draw(curves: Mapping[str, Curve], x_label: str, y_label: str) -> str:
 
     grid = "".join(
         f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(mark):.1f}" y2="{y(mark):.1f}"/>'
-        f'<text x="{LEFT - 8}" y="{y(mark) + 4:.1f}" text-anchor="end">{mark:.4g}</text>'
-        for mark in marks
+        f'<text x="{LEFT - 8}" y="{y(mark) + 4:.1f}" text-anchor="end">{told}</text>'
+        for mark, told in zip(marks, tick_labels(marks), strict=True)
     )
     axis = "".join(
         f'<text x="{x(value):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{value:,.0f}</text>' for value in xs

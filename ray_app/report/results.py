@@ -22,6 +22,8 @@ COLUMNS = {
 }
 NOT_ACCURACY = ("coverage", "novelty", "diversity", "popularity_lift", "ece")
 """Metrics of which more is not better in itself: nobody is best in them."""
+OF_THEIR_OWN_SCALE = ("novelty", "diversity", "popularity_lift")
+"""Metrics in bits or as a ratio, told to two digits; all others are shares, told to four."""
 SLICE_METRIC = "ndcg@10"
 
 Metrics = dict[str, dict[str, dict[str, float]]]
@@ -53,7 +55,7 @@ def results_table(results: dict[str, Any]) -> str:
         cells = []
         for name in columns:
             bar = interval_bar(found[name], upper) if name == main else ""
-            cells.append(_cell(found[name], best=method in best_methods(metrics, name), extra=bar))
+            cells.append(_cell(name, found[name], best=method in best_methods(metrics, name), extra=bar))
         rows.append(_row(method, results, "".join(cells)))
     return html_table("Test part; mean and 95% interval, best mean in bold", f"<th scope='col'>Method</th>{head}", rows)
 
@@ -66,7 +68,7 @@ def all_metrics_table(results: dict[str, Any]) -> str:
     rows = []
     for name in names:
         best = best_methods(metrics, name)
-        cells = "".join(_cell(found[name], best=method in best) for method, found in metrics.items())
+        cells = "".join(_cell(name, found[name], best=method in best) for method, found in metrics.items())
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     return html_table("All metrics", head, rows)
 
@@ -100,7 +102,7 @@ def slice_table(results: dict[str, Any], kind: str, caption: str, unit: str) -> 
     rows = []
     for method in results["metrics"]:
         cells = "".join(
-            _cell(one["metrics"][method][SLICE_METRIC], best=method in leaders)
+            _cell(SLICE_METRIC, one["metrics"][method][SLICE_METRIC], best=method in leaders)
             for one, leaders in zip(slices, best, strict=True)
         )
         rows.append(_row(method, results, cells))
@@ -113,10 +115,10 @@ def _row(method: str, results: dict[str, Any], cells: str) -> str:
     return f'<tr class="{escape(kind)}"><th scope="row">{escape(method)}</th>{cells}</tr>'
 
 
-def _cell(estimate: dict[str, float], *, best: bool, extra: str = "") -> str:
-    mean = f"{estimate['mean']:.4f}" if estimate["mean"] < 1.5 else f"{estimate['mean']:.2f}"
+def _cell(name: str, estimate: dict[str, float], *, best: bool, extra: str = "") -> str:
+    digits = 2 if name.startswith(OF_THEIR_OWN_SCALE) else 4
+    mean = f"{estimate['mean']:.{digits}f}"
     if "low" in estimate:
-        digits = 4 if estimate["mean"] < 1.5 else 2
         extra += f"<small>{estimate['low']:.{digits}f}&ndash;{estimate['high']:.{digits}f}</small>"
     return f'<td class="number">{f"<b>{mean}</b>" if best else mean}{extra}</td>'
 

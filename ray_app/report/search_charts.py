@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from ray_app.report.charts import LEFT, RIGHT, TOP, WIDTH, ticks
+from ray_app.report.charts import LEFT, RIGHT, TOP, WIDTH, tick_labels, ticks
 from ray_app.tune_config import Distribution
 from ray_app.tuning.findings import Importance
 from ray_app.tuning.space import Space
@@ -38,8 +38,8 @@ def best_so_far(trials: Sequence[Trial], metric: str) -> str:
 
     grid = "".join(
         f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{mark:.4g}</text>'
-        for mark in marks
+        f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{told}</text>'
+        for mark, told in zip(marks, tick_labels(marks), strict=True)
         for y in [place((0, mark))[1]]
     )
     numbers = "".join(

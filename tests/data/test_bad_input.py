@@ -221,7 +221,7 @@ def test_items_only_in_the_test_part_and_a_catalogue_without_some_items(prepared
     titles = {row[Col.ITEM]: row[Col.TITLE] for row in known.items().to_pylist()}
     assert (titles["new"], titles["i3"], titles["ghost"], titles["i4"]) == ("Just in", "Three", "Never sold", None)
     assert "newer" not in titles
-    assert "10 items of the log are not in the catalogue." in known.manifest.notes
+    assert "Items of the log that are not in the catalogue: 10." in known.manifest.notes
     assert "No event lies in the validation part." in known.manifest.notes
     raw = next(t for t in map(known.storage.read_table, known.part_uris) if "u0" in t[Col.USER].to_pylist())
     user = next(row for row in raw.to_pylist() if row[Col.USER] == "u0")

@@ -13,7 +13,7 @@ from ray_app.data.dataset import Manifest
 from ray_app.data.sequences import Ragged
 from ray_app.evaluate_config import EvaluateConfig
 from ray_app.report import Evidence, summary_table, write_report
-from ray_app.report.charts import learning_curves, ticks
+from ray_app.report.charts import learning_curves, tick_labels, ticks
 from ray_app.report.results import best_methods
 from ray_app.tasks.examples import Example
 from ray_app.tasks.scoreboard import LIST_LENGTH, Outcomes, scoreboard
@@ -170,6 +170,18 @@ def test_ticks_are_round_numbers():
     assert ticks(5, 5)[0] <= 5 < ticks(5, 5)[-1]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.21132, 0.21148, ["0.21130", "0.21135", "0.21140", "0.21145", "0.21150"]),
+        (8.15, 8.25, ["8.150", "8.175", "8.200", "8.225", "8.250"]),
+        (1000, 2500, ["1,000", "1,500", "2,000", "2,500"]),
+    ],
+)
+def test_labels_of_ticks_tell_them_apart(low: float, high: float, labels: list[str]):
+    assert tick_labels(ticks(low, high)) == labels
+
+
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
 def test_ticks_cover_the_range(low: float, width: float):
     marks = ticks(low, low + width)
@@ -177,6 +189,7 @@ def test_ticks_cover_the_range(low: float, width: float):
     assert marks[0] <= low + tolerance
     assert low + width <= marks[-1] + tolerance
     assert 2 <= len(marks) <= 8
+    assert len(set(tick_labels(marks))) == len(marks)
 
 
 def test_the_terminal_shows_methods_with_the_best_in_bold():
