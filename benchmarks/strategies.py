@@ -37,6 +37,7 @@ from ray_app.data.pictures import prepare_pictures
 from ray_app.models.classifier import Classifier
 from ray_app.schedule import ParamGroup, Phase, Schedule
 from ray_app.storage import Storage
+from ray_app.tasks.calibration import calibrated
 from ray_app.tasks.classifier import TrainedClassifier
 from ray_app.tasks.classify import ClassifyTask, build_task
 from ray_app.training.loop import LoopSettings, fit
@@ -128,9 +129,11 @@ def train(pictures: PictureSet, config: Config, schedule: Schedule) -> Outcome:
 def test_answers(
     pictures: PictureSet, model: Classifier, config: Config
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Probabilities and labels of the test part."""
+    """Probabilities and labels of the test part, of a model as sure as it would be published."""
     assert config.classifier is not None
-    trained = TrainedClassifier(model, pictures.manifest.classes, config.classifier)
+    trained = TrainedClassifier(copy.deepcopy(model), pictures.manifest.classes, config.classifier)
+    if config.classifier.calibrate:  # the group of the highest sum of probabilities depends on it
+        trained.model.load_state_dict(calibrated(model.state_dict(), trained, pictures)[0])
     shard = PictureShard(share_of(pictures, "test", 0, 1), lambda rows: contents_of(pictures, rows))
     rows = list(shard.in_order(256))
     said = np.concatenate([trained.probabilities(one.values.tolist()) for one in rows])

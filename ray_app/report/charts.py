@@ -99,11 +99,9 @@ def _panel(name: str, points: list[Point], last_epoch: int, top: int, *, mark_be
     if not mark_best:
         return label + grid + line
     epoch, value = max(points, key=lambda point: point[1])
-    x = _x(epoch, last_epoch)
-    anchor = "end" if x > WIDTH * 0.75 else "start" if x < WIDTH * 0.25 else "middle"
     best = (
-        f'<circle class="dot" cx="{x:.1f}" cy="{y(value):.1f}" r="4"/>'
-        f'<text class="best" x="{x:.1f}" y="{y(value) + 18:.1f}" text-anchor="{anchor}">best {value:.4f}</text>'
+        f'<circle class="dot" cx="{_x(epoch, last_epoch):.1f}" cy="{y(value):.1f}" r="4"/>'
+        f'<text class="best" x="{WIDTH - RIGHT}" y="{top - 8}" text-anchor="end">best {value:.4f}</text>'
     )
     return label + grid + line + best
 

@@ -14,6 +14,8 @@ from ray_app.training.rate_finder import Sweep
 ROWS, BAR = 16, 40
 """Of the chart of a sweep."""
 SHOWN = ("hit_rate@10", "ndcg@10", "mrr", "coverage@10", "top1", "top5", "macro_recall", "group", "ece")
+SHORT = {"macro_recall": "Macro recall", "group": "Group", "ece": "ECE"}
+"""Where `COLUMNS` has so many words that an interval would not find room in 80 columns."""
 
 
 def summary_table(metrics: dict[str, Any]) -> Table:
@@ -23,10 +25,10 @@ def summary_table(metrics: dict[str, Any]) -> Table:
         metrics: what `tasks.ranking.evaluate` or `tasks.classification.evaluate_pictures` gave.
     """
     table = Table(title="Test part", caption=f"{_asked(metrics['protocol'])}; 95% intervals")
-    table.add_column("method")
+    table.add_column("method", overflow="fold")
     shown = [name for name in SHOWN if all(name in found for found in metrics["metrics"].values())]
     for name in shown:
-        table.add_column(COLUMNS[name], justify="right")
+        table.add_column(SHORT.get(name, COLUMNS[name]), justify="right", overflow="fold")
     for method, found in metrics["metrics"].items():
         cells = [_cell(found[name], with_interval=name == metrics["metric"]) for name in shown]
         bold = [method in best_methods(metrics["metrics"], name) for name in shown]

@@ -200,3 +200,10 @@ def test_the_terminal_shows_methods_with_the_best_in_bold():
     assert ours.count("\x1b[1m") == 3  # not the coverage
     assert "\x1b[1m" not in theirs
     assert any("5 users, 99 items" in line and "excluded" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_nothing_is_cut_in_a_narrow_terminal(width: int):
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(summary_table(metrics("a_method_with_a_long_name", "other")))
+    assert "…" not in console.export_text()
