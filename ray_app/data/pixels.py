@@ -1,17 +1,15 @@
 """From the bytes of pictures to what a network is shown, in training, in evaluation and when it serves."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional
 
+from ray_app.data.squares import opened, squares
 from ray_app.picture_config import AugmentConfig
 
 BICUBIC = v2.InterpolationMode.BICUBIC
@@ -30,12 +28,10 @@ class Views(Dataset[Tensor]):
     def __getitem__(self, index: tuple[Sequence[bytes], int]) -> Tensor:
         pictures, seed = index
         if self._change is None:
-            return torch.stack(
-                [functional.pil_to_tensor(_square(_open(one), self._size, self._middle)) for one in pictures]
-            )
+            return torch.from_numpy(squares(pictures, self._size, self._middle)).permute(0, 3, 1, 2).contiguous()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return torch.stack([self._change(_open(one)) for one in pictures])
+            return torch.stack([self._change(opened(one)) for one in pictures])
 
 
 def mixed(pictures: Tensor, targets: Tensor, augment: AugmentConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -79,15 +75,3 @@ def _changes(size: int, augment: AugmentConfig) -> list[Any]:
     if augment.erase:
         changes.append(v2.RandomErasing(augment.erase))
     return changes
-
-
-def _open(picture: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(picture)) as image:
-        return image.convert("RGB")
-
-
-def _square(image: Image.Image, size: int, middle: float) -> Image.Image:
-    """A square in the middle of the picture, `middle` of its shorter side, brought to `size`."""
-    side = min(image.size) * middle
-    left, top = ((length - side) / 2 for length in image.size)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
