@@ -8,7 +8,7 @@ from itertools import count
 Record = dict[str, float | str]
 Point = tuple[float, float]
 
-WIDTH, LEFT, RIGHT = 420, 52, 10
+WIDTH, LEFT, RIGHT = 420, 60, 10
 PANEL_HEIGHT, PANEL_GAP, TOP, BOTTOM = 112, 30, 26, 34
 
 
