@@ -90,9 +90,11 @@ class Ranker:
         }
         names = list(features)
         table = np.stack([features[name] for name in names], axis=1)
+        # Folds are then cut out of the binned table alone, a byte per number, and the raw one is not copied for each.
         data = lightgbm.Dataset(
-            table, wanted.astype(np.int8), group=group_sizes, feature_name=names, params=parameters, free_raw_data=False
-        )
+            table, wanted.astype(np.int8), group=group_sizes, feature_name=names, params=parameters, free_raw_data=True
+        ).construct()
+        del table
         stop = lightgbm.early_stopping(PATIENCE, verbose=False)
         # Folds of whole users, all grown at the same pace, until the mean of what they hold out stands still.
         curve: dict[str, Any] = lightgbm.cv(parameters, data, config.max_trees, nfold=FOLDS, callbacks=[stop])
@@ -100,7 +102,7 @@ class Ranker:
         booster = lightgbm.train(parameters, data, len(held_out))
         measured = {
             "users": float(len(group_sizes)),
-            "candidates": float(len(table)),
+            "candidates": float(len(wanted)),
             "trees": float(booster.num_trees()),
             "held_out_ndcg@10": float(held_out[-1]),
         }

@@ -16,6 +16,8 @@ from ray_app.tasks.scorer import load_scorer
 
 NUM_BOUGHT, NUM_RECOMMENDED = 8, 5
 UNKNOWN_ITEM = "(an item outside the catalogue)"
+LONGEST_NAME = 100
+"""Characters: catalogues have titles of a page's length, which would bury the rest of a report."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,12 @@ def pick_examples(storage: Storage, dataset: Dataset, model_uri: str, config: Co
 
 
 def item_names(items: pa.Table) -> list[str]:
-    """By item index: the title, or else category, brand and id, as far as they are known."""
+    """By item index: the title, or else category, brand and id, as far as they are known; cut where it is very long."""
     names = [UNKNOWN_ITEM]
     columns = (items[name].to_pylist() for name in (Col.ITEM, Col.TITLE, Col.CATEGORY, Col.BRAND))
     for item, title, category, brand in zip(*columns, strict=True):
-        names.append(title or " · ".join(str(part) for part in (category, brand, item) if part is not None))
+        name = title or " · ".join(str(part) for part in (category, brand, item) if part is not None)
+        names.append(name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1].rstrip() + "…")
     return names
 
 

@@ -20,6 +20,16 @@ def test_items_are_called_by_their_title_or_what_else_is_known():
     assert item_names(items) == [UNKNOWN_ITEM, "Milk", "Dairy · Alp · 8", "9"]
 
 
+@pytest.mark.parametrize(
+    ("title", "name"), [("ab " * 33, "ab " * 33), ("ab " * 34, "ab " * 32 + "ab…"), ("洗" * 200, "洗" * 99 + "…")]
+)
+def test_a_title_of_a_page_is_cut(title: str, name: str):
+    items = pa.Table.from_pylist(
+        [{"item_index": 1, "item_id": 7, "train_count": 0, "title": title}], schema=items_schema(pa.int64())
+    )
+    assert item_names(items) == [UNKNOWN_ITEM, name]
+
+
 @pytest.mark.parametrize("count", [5, 1000])
 def test_examples_are_users_with_something_to_find(
     small_dataset: Dataset, small_models: dict[str, str], small_config: Config, count: int
