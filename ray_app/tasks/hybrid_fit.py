@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -95,8 +96,8 @@ def _fit_ranker(table: pa.Table, ranker: RankerConfig, config: Config) -> tuple[
     wanted = columns.pop(WANTED)
     starts = np.flatnonzero(columns.pop(FIRST))
     sizes = np.diff(np.append(starts, table.num_rows))
-    # As many threads as OpenMP gives, since nothing else runs here meanwhile; their number does not change the result.
-    return Ranker.fit(columns, wanted, sizes, ranker, seed=config.train.seed, threads=0)
+    # All cores of this container, since nothing else runs here meanwhile; OpenMP would take those of the whole node.
+    return Ranker.fit(columns, wanted, sizes, ranker, seed=config.train.seed, threads=joblib.cpu_count())
 
 
 def _examples(dataset: Dataset, model_uri: str, memory_uri: str, config: Config, progress: Progress | None) -> pa.Table:

@@ -1,11 +1,12 @@
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 import pytest
 
 from ray_app.checkpoint import CheckpointError
 from ray_app.errors import DataError
-from ray_app.evidence.ranker import MIN_USERS, Ranker
+from ray_app.evidence.ranker import FOLDS, MIN_USERS, PATIENCE, Ranker, cross_validated
 from ray_app.train_config import RankerConfig
 
 CONFIG = RankerConfig(max_trees=40, min_leaf=20)
@@ -35,6 +36,17 @@ def test_it_learns_what_is_wanted_and_repeats_itself_with_any_number_of_threads(
     ranker.save(tmp_path / "ranker.txt")
     loaded = Ranker.load(tmp_path / "ranker.txt", {"good", "noise"})
     assert np.array_equal(loaded.scores(dict(reversed(features.items()))), scores)  # features go by their name
+
+
+@pytest.mark.parametrize("max_trees", [5, 400])
+def test_trees_are_counted_as_by_cross_validation_of_lightgbm(max_trees: int):
+    features, wanted, sizes = examples(300)
+    parameters = {"objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "seed": 1, "verbosity": -1}
+    parameters |= {"num_leaves": 7, "num_threads": 1, "deterministic": True, "force_row_wise": True}
+    data = lightgbm.Dataset(np.stack(list(features.values()), 1), wanted, group=sizes, free_raw_data=True).construct()
+    stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+    theirs = lightgbm.cv(parameters, data, max_trees, nfold=FOLDS, callbacks=[stop])
+    assert cross_validated(data, sizes, parameters, max_trees, threads=3) == theirs["valid ndcg@10-mean"]
 
 
 def test_a_ranker_of_another_version_is_refused(tmp_path: Path):
