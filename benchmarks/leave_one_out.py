@@ -65,6 +65,7 @@ def read_content(folder: Path, config: Config, vectors: Path) -> np.ndarray:
         texts = item_texts(read_items(folder, config))
         with encoder_folder(Storage.from_config(StorageConfig()), config.content) as encoder:
             found = load_encoder(encoder, config.content, torch.device("cpu")).encode(texts)
+        vectors.parent.mkdir(parents=True, exist_ok=True)
         np.save(vectors, np.where(np.array([bool(text) for text in texts])[:, None], found, np.float16(0)))
     read: np.ndarray = np.load(vectors)
     return read
