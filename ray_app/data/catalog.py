@@ -1,5 +1,6 @@
 """The catalogue: what the retailer knows about each item before anyone buys it."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,8 @@ def _parse(
     since = as_times(columns[Col.AVAILABLE_FROM], day_first=day_first)
     texts = [as_text(columns[name]) for name in (Col.TITLE, Col.DESCRIPTION, Col.BRAND)]
     texts.append(_categories(raw, columns[Col.CATEGORY], layout))
+    if layout.entities:
+        texts = [_without_entities(text) for text in texts]
     prices, dates = pa.array(price, from_pandas=True), pa.array(since.us, mask=since.missing | since.bad)
     images: list[str | None] = [named_place(image, piece.uri) for image in columns[Col.IMAGE].to_pylist()]
     if held:
@@ -95,6 +98,10 @@ def _categories(raw: RawBatch, column: pa.Array, layout: Layout) -> pa.Array:
     holds = [np.asarray(pc.equal(raw.column(name).cast(pa.string()), "1").fill_null(False)) for name in flags]
     listed = [", ".join(name for name, held in zip(flags, row, strict=True) if held) for row in np.column_stack(holds)]
     return pa.array([text or None for text in listed], pa.string())
+
+
+def _without_entities(texts: pa.Array) -> pa.Array:
+    return pa.array([text and html.unescape(text) for text in texts.to_pylist()], pa.string())
 
 
 def _located(table: pa.Table, source: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pa.Table:

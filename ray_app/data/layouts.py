@@ -44,6 +44,8 @@ class Layout(NamedTuple):
     unit: Unit = "auto"
     listed: str = ""
     """What parts the categories of an item."""
+    entities: bool = False
+    """Whether texts of the catalogue are written as in HTML, `&amp;` for `&`."""
     flags: tuple[str, ...] = ()
     """Columns of the catalogue that are 1 where the category of that name holds."""
     expected: frozenset[Reason] = frozenset()
@@ -94,12 +96,13 @@ LAYOUTS: dict[str, Layout] = {
         unit="s",
         listed="|",
     ),
-    "amazon_2014": Layout(_REVIEWS, _PRODUCTS, unit="s"),
-    "amazon_2018": Layout(_REVIEWS._replace(patterns=("*_5.json", "*.json")), _PRODUCTS, unit="s"),
+    "amazon_2014": Layout(_REVIEWS, _PRODUCTS, unit="s", entities=True),
+    "amazon_2018": Layout(_REVIEWS._replace(patterns=("*_5.json", "*.json")), _PRODUCTS, unit="s", entities=True),
     "amazon_2023": Layout(
         Files(("*.jsonl", "*.csv"), {Col.ITEM: ("parent_asin",)}),
         Files(("meta_*.jsonl",), {Col.ITEM: ("parent_asin",), Col.CATEGORY: ("categories",), Col.BRAND: ("store",)}),
         unit="ms",
+        entities=True,
     ),
     "online_retail": Layout(
         Files(

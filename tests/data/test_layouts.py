@@ -177,7 +177,8 @@ def test_amazon_2018(read):
             "Toys_5.json": '{"overall": 2.0, "verified": true, "reviewTime": "01 1, 2018", "reviewerID": "AUI6", '
             '"asin": "5120053084", "style": {"Color:": " Red"}, "unixReviewTime": 1514764800}\n'
             '{"overall": 4.0, "reviewerID": "AUI7", "asin": "5120053084", "vote": "3", "unixReviewTime": 1514851200}\n',
-            "meta_Toys.json.gz": '{"category": ["Toys", "Games"], "description": ["Big", "red"], "title": "Ball", '
+            "meta_Toys.json.gz": '{"category": ["Toys", "Games"], "description": ["Big", "red"], '
+            '"title": "X&#39;s &amp; O", '
             '"also_buy": [], "brand": "by X", "rank": ["1", "2"], "price": "$24.95", "asin": "5120053084"}\n',
         },
         min_rating=4,
@@ -185,6 +186,7 @@ def test_amazon_2018(read):
     assert events == [("AUI7", "5120053084", 1_514_851_200 * SECOND)]
     ball = items["5120053084"]
     assert (ball[Col.CATEGORY], ball[Col.DESCRIPTION], ball[Col.PRICE]) == ("Toys, Games", "Big, red", 24.95)
+    assert ball[Col.TITLE] == "X's & O"
 
 
 def test_amazon_2023_in_milliseconds_by_parent(read):
