@@ -141,8 +141,9 @@ def cross_validated(
 ) -> list[float]:
     """NDCG of held-out users after each tree, up to the number of trees that serves them best.
 
-    As `lightgbm.cv` with early stopping, which grows a tree of one fold after the other, all threads at each: their
-    many meetings cost a third of the time on two idle cores, and most of it where another process has one of them.
+    As `lightgbm.cv` with early stopping, but with folds side by side. There all threads work at one fold after the
+    other, and meet so often that two of them on two busy cores took 1.6 times the CPU time of one, and twice the wall
+    time of this (benchmarks/LOG.md).
     """
     from lightgbm import Booster  # noqa: PLC0415 (as above)
     from sklearn.model_selection import GroupKFold  # noqa: PLC0415 (as above)

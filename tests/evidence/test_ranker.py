@@ -38,15 +38,17 @@ def test_it_learns_what_is_wanted_and_repeats_itself_with_any_number_of_threads(
     assert np.array_equal(loaded.scores(dict(reversed(features.items()))), scores)  # features go by their name
 
 
-@pytest.mark.parametrize("max_trees", [5, 400])
-def test_trees_are_counted_as_by_cross_validation_of_lightgbm(max_trees: int):
+@pytest.mark.parametrize(("max_trees", "ended_early"), [(5, False), (400, True)])
+def test_trees_are_counted_as_by_cross_validation_of_lightgbm(max_trees: int, ended_early: bool):
     features, wanted, sizes = examples(300)
     parameters = {"objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "seed": 1, "verbosity": -1}
     parameters |= {"num_leaves": 7, "num_threads": 1, "deterministic": True, "force_row_wise": True}
     data = lightgbm.Dataset(np.stack(list(features.values()), 1), wanted, group=sizes, free_raw_data=True).construct()
     stop = lightgbm.early_stopping(PATIENCE, verbose=False)
     theirs = lightgbm.cv(parameters, data, max_trees, nfold=FOLDS, callbacks=[stop])
-    assert cross_validated(data, sizes, parameters, max_trees, threads=3) == theirs["valid ndcg@10-mean"]
+    ours = cross_validated(data, sizes, parameters, max_trees, threads=3)
+    assert ours == theirs["valid ndcg@10-mean"]
+    assert (len(ours) < max_trees - PATIENCE) is ended_early
 
 
 def test_a_ranker_of_another_version_is_refused(tmp_path: Path):
