@@ -36,11 +36,11 @@ def name_of(metric: str) -> str:
 
 
 def best_methods(metrics: Metrics, name: str) -> set[str]:
-    """Who has the highest mean; nobody where more is not better."""
+    """Who has the highest mean; nobody where more is not better, nor where nobody found anything."""
     means = {method: found[name]["mean"] for method, found in metrics.items() if name in found}
     if name.startswith(NOT_ACCURACY) or not means:
         return set()
-    return {method for method, mean in means.items() if mean == max(means.values())}
+    return {method for method, mean in means.items() if mean == max(means.values()) > 0}
 
 
 def results_table(results: dict[str, Any]) -> str:

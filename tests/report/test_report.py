@@ -144,6 +144,7 @@ def test_the_best_of_each_metric_is_told():
     found = metrics("a", "b", "c")["metrics"]
     assert best_methods(found, "ndcg@10") == {"a"}
     assert best_methods(found, "coverage@10") == set()
+    assert best_methods({method: {"mrr": {"mean": 0.0}} for method in "ab"}, "mrr") == set()
 
 
 def test_curves_mark_the_best_epoch_and_where_phases_begin():
